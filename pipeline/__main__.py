@@ -1,0 +1,81 @@
+"""The way in: signals first, then the command line; every ending gets its exit code here.
+
+Nothing is imported before the signals are in place but the errors and the standard library, and
+nothing is imported outside of the `try`: a broken installation must not end with Python's own 1.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with the code that belongs to how it went."""
+    code = 70
+    try:
+        code = _run()
+    except SystemExit as ending:
+        code = _code_of(ending)
+    except BaseException as error:  # noqa: BLE001 - the one boundary: whatever it is gets a code
+        code = _say(error)
+    _close_stdout()
+    # Explicitly: as PID 1 of a container, dying of a signal raised again would end with 0.
+    sys.exit(code)
+
+
+def _run() -> int:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    from pipeline.cli import app
+
+    app()
+    return 0
+
+
+def _interrupt(number: int, _: FrameType | None) -> NoReturn:
+    from pipeline.errors import Interrupted
+
+    raise Interrupted(number)
+
+
+def _code_of(ending: SystemExit) -> int:
+    """The code a command ended with; a reader who closed the pipe of `--help` is no failure."""
+    if isinstance(ending.__context__, BrokenPipeError):
+        return 0
+    if ending.code is None:
+        return 0
+    return ending.code if isinstance(ending.code, int) else 70
+
+
+def _say(error: BaseException) -> int:
+    """Say on stderr, in one last line, what ended the run and what to do; gives the exit code."""
+    try:
+        from pipeline.audit import exit_code_of
+        from pipeline.errors import AuditError
+        from pipeline.talk import say_end
+
+        code = exit_code_of(error)
+        if not isinstance(error, AuditError):
+            say_end(code, f"a fault of this program: {type(error).__name__}: {error}", error=error)
+        else:
+            say_end(code, str(error), hint=error.hint)
+    except BaseException:  # noqa: BLE001 - not even the words could be imported
+        traceback.print_exc()
+        sys.stderr.write("checkpoint-audit: exit 70: the installation is broken; reinstall it\n")
+        return 70
+    return code
+
+
+def _close_stdout() -> None:
+    """Flush stdout; a reader who has gone must not change the exit code."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+if __name__ == "__main__":
+    main()

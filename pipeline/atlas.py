@@ -1,0 +1,465 @@
+"""The Atlas Administration API as this program uses it: what to ask, how to read the answer.
+
+Pure: `request_for` makes a `Request`, `read_reply` turns any `Reply` into a `Checkpoint` or a
+`Failure` and raises nothing. Between the two stands the one seam of the program, the verb
+`async send(Request) -> Reply`.
+
+Facts come from the reference page of "Return One Legacy Backup Checkpoint" and from MongoDB's
+pages on rate limits and on API versions, unless a comment names another source.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from pipeline.checkpoints import (
+    TYPE_NAMES,
+    Anomaly,
+    Checkpoint,
+    CheckpointRef,
+    Part,
+    TokenTimestamp,
+)
+from pipeline.outcomes import Failure, FailureKind, Refusal
+
+T = TypeVar("T")
+
+#: The resource's only version.
+API_VERSION = "2023-01-01"
+CHECKPOINT_MEDIA_TYPE = f"application/vnd.atlas.{API_VERSION}+json"
+BASE_URL = "https://cloud.mongodb.com"
+
+#: Headers worth keeping as evidence; the rest is never stored.
+EVIDENCE_HEADERS = (
+    "date",
+    "content-type",
+    "ratelimit-limit",
+    "ratelimit-remaining",
+    "retry-after",
+    "deprecation",
+    "sunset",
+    "x-mongodb-service-version",
+)
+
+_OBJECT_ID = re.compile(r"[a-f0-9]{24}")
+_HTTP_OK = 200
+_DETAIL_CHARS = 1000
+_INT64 = range(-(2**63), 2**63)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One GET. `path` is percent-encoded and holds the query; `group_id` names whose bucket pays.
+
+    `group_id` is empty for requests that no project's bucket pays for.
+    """
+
+    path: str
+    group_id: str = ""
+    accept: str = CHECKPOINT_MEDIA_TYPE
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What came back for one request, or what kept it from coming back.
+
+    `trouble` is set when no whole answer arrived, and `status` is 0 when not even its head did;
+    `headers` are the chosen ones
+    with lower-case names; `body` is as received, after content decoding; times are aware, in UTC.
+    """
+
+    status: int
+    sent_at: datetime
+    received_at: datetime
+    headers: Mapping[str, str] = {}
+    body: bytes = b""
+    trouble: FailureKind | None = None
+    trouble_detail: str = ""
+
+
+def request_for(ref: CheckpointRef, *, envelope: bool = False) -> Request:
+    """Ask for the checkpoint that `ref` names; `envelope` wraps the answer with its status."""
+    group_id, cluster_name, checkpoint_id = (
+        quote(value, safe="") for value in (ref.group_id, ref.cluster_name, ref.checkpoint_id)
+    )
+    path = (
+        f"/api/atlas/v2/groups/{group_id}/clusters/{cluster_name}/backupCheckpoints/{checkpoint_id}"
+    )
+    return Request(path + "?envelope=true" if envelope else path, group_id=ref.group_id)
+
+
+def preliminary_request() -> Request:
+    """Ask for one of the projects the credential sees: costs no project's bucket anything."""
+    return Request("/api/atlas/v2/groups?itemsPerPage=1&pageNum=1")
+
+
+# --- from a reply to a checkpoint or a failure ------------------------------------------------
+
+#: (status, Atlas's error code) → kind. A code decides only together with the status it belongs to:
+#: a proxy's 404 carries none, and must never read as an absence.
+CODE_KINDS: dict[tuple[int, str], FailureKind] = {
+    (400, "BACKUP_JOB_NOT_FOUND"): FailureKind.BACKUPS_ABSENT,
+    (400, "BACKUP_CONFIG_NOT_FOUND"): FailureKind.BACKUPS_ABSENT,
+    (401, "USER_UNAUTHORIZED"): FailureKind.PROJECT_REFUSED,
+    (401, "NOT_IN_GROUP"): FailureKind.PROJECT_REFUSED,
+    (401, "USER_CANNOT_ACCESS_GROUP"): FailureKind.PROJECT_REFUSED,
+    (401, "NOT_ORG_GROUP_CREATOR"): FailureKind.PROJECT_REFUSED,
+    (403, "IP_ADDRESS_NOT_ON_ACCESS_LIST"): FailureKind.ACCESS_LIST,
+    (403, "ORG_REQUIRES_ACCESS_LIST"): FailureKind.ACCESS_LIST,
+    (404, "CHECKPOINT_NOT_FOUND"): FailureKind.CHECKPOINT_ABSENT,
+    (404, "INVALID_CHECKPOINT_ID"): FailureKind.CHECKPOINT_ABSENT,
+    (404, "BACKUP_CONFIG_NOT_FOUND"): FailureKind.BACKUPS_ABSENT,
+    (404, "BACKUP_JOB_NOT_FOUND"): FailureKind.BACKUPS_ABSENT,
+    (404, "CLUSTER_NOT_FOUND"): FailureKind.CLUSTER_NOT_FOUND,
+    (404, "GROUP_NOT_FOUND"): FailureKind.PROJECT_NOT_FOUND,
+    (404, "RESOURCE_NOT_FOUND"): FailureKind.ENDPOINT_NOT_FOUND,
+}
+
+#: What a status means when no code says more. Every other status from 500 on is a server error,
+#: every status left over an unexpected one.
+STATUS_KINDS: dict[int, FailureKind] = {
+    400: FailureKind.BAD_REQUEST,
+    401: FailureKind.UNAUTHENTICATED,
+    402: FailureKind.ACCOUNT_SUSPENDED,
+    403: FailureKind.PROJECT_REFUSED,
+    404: FailureKind.NOT_FOUND,
+    406: FailureKind.NOT_ACCEPTABLE,
+    408: FailureKind.TIMED_OUT,
+    410: FailureKind.GONE,
+    429: FailureKind.THROTTLED,
+}
+
+_FIRST_SERVER_ERROR = 500
+
+
+def failure_kind(status: int, error_code: str | None) -> FailureKind:
+    """Name the trouble that a status other than 200, with Atlas's code if any, stands for."""
+    if error_code is not None and (status, error_code) in CODE_KINDS:
+        return CODE_KINDS[status, error_code]
+    if status >= _FIRST_SERVER_ERROR:
+        return FailureKind.SERVER_ERROR
+    return STATUS_KINDS.get(status, FailureKind.UNEXPECTED_STATUS)
+
+
+class AtlasError(msgspec.Struct, frozen=True):
+    """An error answer with all its attributes; only `error` and `errorCode` are promised.
+
+    `parameters` holds values of any type, `fields` the (field, description) pairs of
+    `badRequestDetail`.
+    """
+
+    error: int | None = None
+    error_code: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    parameters: tuple[Any, ...] = ()
+    fields: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        said = [self.detail or self.reason or ""]
+        said += [f"{field}: {description}" for field, description in self.fields]
+        if self.parameters:
+            said.append(f"parameters {msgspec.json.encode(self.parameters).decode()}")
+        return _shorten("; ".join(filter(None, said)))
+
+
+def read_reply(ref: CheckpointRef, reply: Reply) -> Checkpoint | Failure:
+    """Read any reply to `request_for(ref)`; never raises.
+
+    A checkpoint is returned only for a whole 200 answer about the checkpoint that was asked for.
+    """
+    if reply.trouble is not None:
+        return Failure(reply.trouble, reply.status or None, detail=_shorten(reply.trouble_detail))
+    status, document = open_envelope(reply.status, _decode(reply.body))
+    if status != _HTTP_OK:
+        return _read_failure(status, document, reply)
+    if not isinstance(document, dict) or not document.keys() & _CHECKPOINT_FIELDS:
+        return _unreadable(reply)
+    checkpoint = read_checkpoint(document)
+    return _other_checkpoint(ref, checkpoint) or checkpoint
+
+
+def read_preliminary(reply: Reply) -> Failure | None:
+    """Read the reply to `preliminary_request`: what stands against it, or None."""
+    if reply.trouble is not None:
+        return Failure(reply.trouble, reply.status or None, detail=_shorten(reply.trouble_detail))
+    if reply.status == _HTTP_OK:
+        return None
+    return _read_failure(reply.status, _decode(reply.body), reply)
+
+
+def open_envelope(status: int, document: Any) -> tuple[int, Any]:
+    """Take `{"status": …, "content": …}` apart; anything else is returned as it is.
+
+    With `envelope=true` Atlas answers 200 whatever happened, and the true status is inside.
+    """
+    if status != _HTTP_OK or not isinstance(document, dict) or not document.keys() >= _ENVELOPE:
+        return status, document
+    inner = document["status"]
+    if not isinstance(inner, int) or isinstance(inner, bool):
+        return status, document
+    return inner, document["content"]
+
+
+_ENVELOPE = {"status", "content"}
+
+
+def _decode(body: bytes) -> Any:
+    """JSON as plain values, or None where it is not JSON (nor is a bare `null` an answer)."""
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _read_failure(status: int, document: Any, reply: Reply) -> Failure:
+    error = read_error(document)
+    kind = failure_kind(status, error.error_code)
+    return Failure(
+        kind,
+        status,
+        error.error_code,
+        str(error) or _excerpt(reply),
+        retry_after=read_retry_after(reply),
+        refusal=_read_refusal(error, reply) if kind is FailureKind.THROTTLED else None,
+    )
+
+
+def _unreadable(reply: Reply) -> Failure:
+    return Failure(FailureKind.UNREADABLE, reply.status, detail=_excerpt(reply))
+
+
+def _other_checkpoint(ref: CheckpointRef, checkpoint: Checkpoint) -> Failure | None:
+    """An answer that names another checkpoint or project than the one asked for."""
+    pairs = (
+        ("id", checkpoint.id, ref.checkpoint_id),
+        ("groupId", checkpoint.group_id, ref.group_id),
+    )
+    for name, found, wanted in pairs:
+        if found is not None and found != wanted:
+            detail = _shorten(f"the answer's {name} is {found!r}, asked for {wanted!r}")
+            return Failure(FailureKind.OTHER_CHECKPOINT, _HTTP_OK, detail=detail)
+    return None
+
+
+def read_error(document: Any) -> AtlasError:
+    """Read an error answer; whatever is missing or of another type than documented is left out."""
+    if not isinstance(document, dict):
+        return AtlasError()
+    return AtlasError(
+        error=_typed(document.get("error"), int),
+        error_code=_typed(document.get("errorCode"), str),
+        reason=_typed(document.get("reason"), str),
+        detail=_typed(document.get("detail"), str),
+        parameters=tuple(_typed(document.get("parameters"), list) or ()),
+        fields=_read_violations(document.get("badRequestDetail")),
+    )
+
+
+def _read_violations(document: Any) -> tuple[tuple[str, str], ...]:
+    fields = document.get("fields") if isinstance(document, dict) else None
+    return tuple(
+        (str(field.get("field", "?")), str(field.get("description", "")))
+        for field in _typed(fields, list) or ()
+        if isinstance(field, dict)
+    )
+
+
+def _typed(value: Any, kind: type[T]) -> T | None:
+    return value if isinstance(value, kind) else None
+
+
+def _excerpt(reply: Reply) -> str:
+    """Say what came instead of an answer, with its beginning, on one line."""
+    if not reply.body:
+        return "the body is empty"
+    media_type = reply.headers.get("content-type", "no content type")
+    start = " ".join(reply.body[:120].decode("utf-8", "replace").split())[:80]
+    return _shorten(f"not an answer of this API: {media_type}, {len(reply.body)} bytes: {start!r}")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _DETAIL_CHARS else text[: _DETAIL_CHARS - 1] + "…"
+
+
+# --- what a reply says about the rate limit ----------------------------------------------------
+
+
+def read_retry_after(reply: Reply) -> float | None:
+    """Seconds to wait, counted from the reply's arrival: a number, or the distance to an HTTP date.
+
+    A date is compared with the answer's own `Date`, so that a wrong clock here does no harm. None
+    where the header is missing or makes no sense; 0 is a value that Atlas has been seen to send.
+    """
+    value = reply.headers.get("retry-after", "").strip()
+    if not value:
+        return None
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+        return float(value)
+    until = _read_http_date(value)
+    if until is None:
+        return None
+    now = _read_http_date(reply.headers.get("date", "")) or reply.received_at
+    return max(0.0, (until - now).total_seconds())
+
+
+def _read_http_date(value: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
+def read_limit(reply: Reply) -> tuple[int | None, int | None]:
+    """`RateLimit-Limit` and `RateLimit-Remaining`, in requests; None where missing or nonsense."""
+    return (
+        _read_count(reply.headers.get("ratelimit-limit")),
+        _read_count(reply.headers.get("ratelimit-remaining")),
+    )
+
+
+def _read_count(value: str | None) -> int | None:
+    return int(value) if value and re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
+
+
+#: Places in the `parameters` of RATE_LIMITED_TOKEN_BUCKET; the first is the path.
+_BUCKET_PARAMETERS = 5
+
+
+def _read_refusal(error: AtlasError, reply: Reply) -> Refusal:
+    """Two forms are known: a token bucket's four numbers, and "n requests every m minutes"."""
+    after = read_retry_after(reply)
+    numbers = [_read_number(value) for value in error.parameters[1:]]
+    if len(error.parameters) == _BUCKET_PARAMETERS:
+        waits, capacity, rate, duration = numbers
+        return Refusal(waits if after is None else after, capacity, rate, duration)
+    if error.error_code == "RATE_LIMITED" and len(numbers) == 2 and numbers[1]:  # noqa: PLR2004
+        requests, minutes = numbers
+        return Refusal(after, requests, requests, (minutes or 0.0) * 60)
+    return Refusal(after)
+
+
+def _read_number(value: Any) -> float | None:
+    if isinstance(value, str) and re.fullmatch(r"\d{1,9}", value, re.ASCII):
+        return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:  # noqa: PLR2004
+        return float(value)
+    return None
+
+
+# --- the answer's attributes -------------------------------------------------------------------
+#
+# One contract for all readers below: take a mapping and a name, return the value if it has the
+# documented type, else None; note in `seen` what departs from the documentation. A value that is
+# left out is no anomaly (the reference page announces that), a null is.
+
+_CHECKPOINT_FIELDS = frozenset(
+    {"id", "groupId", "clusterId", "started", "completed", "timestamp", "restorable", "parts"}
+)
+_PART_FIELDS = frozenset(
+    {"typeName", "replicaSetName", "shardName", "tokenDiscovered", "tokenTimestamp"}
+)
+_TOKEN_FIELDS = frozenset({"date", "increment"})
+
+_Seen = dict[Anomaly, None]  # an ordered set
+
+
+def read_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
+    """Read the attributes of one checkpoint leniently: nothing it holds can make this raise."""
+    seen: _Seen = {}
+    _note_unknown(document, _CHECKPOINT_FIELDS | {"links"}, seen)
+    if document.get("id") is None:
+        seen[Anomaly.ID_MISSING] = None
+    checkpoint = Checkpoint(
+        id=_read_id(document, "id", seen),
+        group_id=_read_id(document, "groupId", seen),
+        cluster_id=_read_id(document, "clusterId", seen),
+        started=_read_date(document, "started", seen),
+        completed=_read_date(document, "completed", seen),
+        timestamp=_read_date(document, "timestamp", seen),
+        restorable=_read_value(document, "restorable", bool, seen),
+        parts=tuple(
+            _read_part(part, seen) for part in _read_value(document, "parts", list, seen) or ()
+        ),
+    )
+    return msgspec.structs.replace(checkpoint, anomalies=tuple(seen))
+
+
+def _read_part(document: Any, seen: _Seen) -> Part:
+    if not isinstance(document, dict):
+        seen[Anomaly.WRONG_TYPE] = None
+        return Part()
+    _note_unknown(document, _PART_FIELDS, seen)
+    type_name = _read_value(document, "typeName", str, seen)
+    if type_name is not None and type_name not in TYPE_NAMES:
+        seen[Anomaly.UNKNOWN_TYPE_NAME] = None
+    return Part(
+        type_name=type_name,
+        replica_set_name=_read_value(document, "replicaSetName", str, seen),
+        shard_name=_read_value(document, "shardName", str, seen),
+        token_discovered=_read_value(document, "tokenDiscovered", bool, seen),
+        token_timestamp=_read_token(document, seen),
+    )
+
+
+def _read_token(document: Mapping[str, Any], seen: _Seen) -> TokenTimestamp | None:
+    token = _read_value(document, "tokenTimestamp", dict, seen)
+    if token is None:
+        return None
+    _note_unknown(token, _TOKEN_FIELDS, seen)
+    return TokenTimestamp(
+        date=_read_date(token, "date", seen), increment=_read_increment(token, seen)
+    )
+
+
+def _read_increment(token: Mapping[str, Any], seen: _Seen) -> int | None:
+    value = _read_value(token, "increment", int, seen)
+    if value is None:
+        return None
+    if isinstance(value, bool) or value not in _INT64:
+        seen[Anomaly.WRONG_TYPE] = None
+        return None
+    return value
+
+
+def _note_unknown(document: Mapping[str, Any], known: frozenset[str], seen: _Seen) -> None:
+    if not document.keys() <= known:
+        seen[Anomaly.UNKNOWN_FIELD] = None
+
+
+def _read_value(document: Mapping[str, Any], name: str, kind: type[T], seen: _Seen) -> T | None:
+    value = document.get(name)
+    if isinstance(value, kind):
+        return value
+    if value is not None:
+        seen[Anomaly.WRONG_TYPE] = None
+    elif name in document:
+        seen[Anomaly.NULL_VALUE] = None
+    return None
+
+
+def _read_id(document: Mapping[str, Any], name: str, seen: _Seen) -> str | None:
+    value = _read_value(document, name, str, seen)
+    if value is not None and not _OBJECT_ID.fullmatch(value):
+        seen[Anomaly.BAD_ID] = None
+    return value.lower() if value is not None else None
+
+
+def _read_date(document: Mapping[str, Any], name: str, seen: _Seen) -> datetime | None:
+    """ISO 8601 with a zone, in UTC; without a zone it is taken as UTC, as the page documents."""
+    value = _read_value(document, name, str, seen)
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            seen[Anomaly.DATE_WITHOUT_ZONE] = None
+            return moment.replace(tzinfo=UTC)
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        seen[Anomaly.BAD_DATE] = None
+        return None

@@ -1,0 +1,333 @@
+"""One run from end to end: input → journal → replies → tables, findings, report → published.
+
+This module joins the stages and decides nothing that one of them could decide. What a run has
+collected is in its journal; a run that was stopped is found again by what it is about: the audit's
+name, the input's digest, the base URL.
+"""
+
+import asyncio
+import getpass
+import hashlib
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import __version__
+from pipeline.atlas import API_VERSION
+from pipeline.auth import Credentials, authentication
+from pipeline.collect import Asking, Collector
+from pipeline.derive import derive
+from pipeline.errors import AuditError, Interrupted
+from pipeline.findings import RULES_VERSION
+from pipeline.intake import KeptInput, keep_input, load_input
+from pipeline.journal import FORMAT, Journal, Tally
+from pipeline.outcomes import Outcome
+from pipeline.policy import Policy, default_policy
+from pipeline.report import Summary
+from pipeline.report.summary import RunFacts
+from pipeline.runs import AuditFolder, Current
+from pipeline.tables import SCHEMA_VERSION
+from pipeline.transport import Connection, connect
+
+log = logging.getLogger(__name__)
+
+#: An unfinished run that is older is not gone on with unless its date is asked for.
+_RESUMABLE = timedelta(hours=36)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run is asked to do. `source` is a path, or `-` for standard input.
+
+    `audit_date` None: today in UTC, or the date of the unfinished run that is gone on with.
+    """
+
+    source: str
+    output_dir: Path
+    audit_name: str
+    credentials: Credentials
+    base_url: str
+    audit_date: date | None = None
+    ca_file: Path | None = None
+    proxy: str | None = None
+    timeout: float = 30.0
+    asking: Asking = Asking()
+    fresh: bool = False
+    strict: bool = False
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A published run: its folder, summary, manifest's digest, and whether it is current."""
+
+    path: Path
+    summary: Summary
+    manifest_sha256: str
+    is_current: bool
+
+
+class Watcher:
+    """Is told how a run goes on. This one does nothing; the command line shows a bar."""
+
+    def started(self, run_id: str, tally: Tally) -> None:
+        """All lines of the input are read; `tally.answers` were answered before."""
+
+    def settled(self, outcome: Outcome) -> None:
+        """One triple has its answer."""
+
+    def deriving(self) -> None:
+        """Everything was asked."""
+
+    def ended(self) -> None:
+        """The run is over, whichever way."""
+
+
+class Audit:
+    """One run. `stop` may be called from a signal handler while `run` is under way."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        watcher: Watcher | None = None,
+        reread: Callable[[], Credentials] | None = None,
+        begun: Callable[[], None] = lambda: None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`reread` reads the credentials again; `now` is the wall clock, aware.
+
+        `begun` is called once the input is read and `stop` can be heard: until then a signal
+        handler has to raise.
+        """
+        self._settings = settings
+        self._watcher = watcher or Watcher()
+        self._reread = reread
+        self._begun = begun
+        self._now = now
+        self._folder = AuditFolder(settings.output_dir, settings.audit_name)
+        self._signal: int | None = None
+        self._collector: Collector | None = None
+        self._collecting: asyncio.Task[None] | None = None
+
+    def stop(self, signal_number: int) -> None:
+        """Stop gently: let requests in flight end, keep the journal, raise `Interrupted`."""
+        self._signal = signal_number
+        if self._collector is not None:
+            self._collector.stop()
+        elif self._collecting is not None:
+            self._collecting.cancel()
+
+    async def run(self) -> Published:
+        """Run and publish.
+
+        Raises an `AuditError` when nothing could be published; what was answered is kept.
+        """
+        self._folder.prepare()
+        started = self._now().isoformat(timespec="seconds")
+        with self._folder.lock(f"process {os.getpid()} on {platform.node()} since {started}"):
+            self._folder.clean()
+            self._folder.note(event="start", at=started, source=self._settings.source)
+            try:
+                published = await self._run_locked()
+            except BaseException as error:
+                self._note_end(error)
+                raise
+            self._note_published(published)
+            return published
+
+    async def _run_locked(self) -> Published:
+        kept = keep_input(self._settings.source, self._folder.work)
+        with self._journal(kept) as journal:
+            self._begun()
+            self._watcher.started(journal.fact("run_id"), journal.tally())
+            self._collecting = asyncio.create_task(self._collect(journal))
+            try:
+                await self._collecting
+            except asyncio.CancelledError:
+                self._check_signal()
+                raise
+            self._check_signal()
+            self._watcher.deriving()
+            published = await asyncio.to_thread(self._publish, journal, kept, default_policy())
+        _remove_journal(journal.path)
+        kept.path.unlink(missing_ok=True)
+        return published
+
+    def _check_signal(self) -> None:
+        if self._signal is not None:
+            raise Interrupted(self._signal)
+
+    # --- the journal ---
+
+    def _journal(self, kept: KeptInput) -> Journal:
+        """Open the journal of this very run if it was begun, else a new one with the input."""
+        settings = self._settings
+        about = f"{settings.audit_name}\n{kept.sha256}\n{settings.base_url}"
+        path = self._folder.work / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.journal"
+        if path.exists() and (journal := self._unfinished(path)) is not None:
+            return journal
+        journal = Journal(path)
+        try:
+            load_input(kept, journal, strict=settings.strict)
+        except BaseException:
+            journal.close()
+            _remove_journal(path)
+            raise
+        started_at = self._now()
+        run_id = _run_id(started_at, settings.audit_name)
+        audit_date = settings.audit_date or started_at.date()
+        journal.set_facts(
+            run_id=run_id,
+            started_at=started_at.isoformat(),
+            audit_date=audit_date.isoformat(),
+            tool_version=__version__,
+        )
+        return journal
+
+    def _unfinished(self, path: Path) -> Journal | None:
+        """The journal at `path` if this run may go on with it; else it is set aside, and said."""
+        journal = Journal(path)
+        reason = self._reason_to_start_anew(journal)
+        if reason is None:
+            log.info("going on with the unfinished run %s", journal.fact("run_id"))
+            return journal
+        journal.close()
+        _remove_journal(path)
+        log.warning("an unfinished run is not gone on with: %s", reason)
+        return None
+
+    def _reason_to_start_anew(self, journal: Journal) -> str | None:
+        asked_date = self._settings.audit_date
+        if self._settings.fresh:
+            return "--fresh was given"
+        if not journal.fact("run_id"):
+            return "it had not read its input"
+        if journal.fact("format") != FORMAT or journal.fact("tool_version") != __version__:
+            return f"it was begun by version {journal.fact('tool_version')}"
+        if asked_date is not None and journal.fact("audit_date") != asked_date.isoformat():
+            return f"it is dated {journal.fact('audit_date')}"
+        age = self._now() - datetime.fromisoformat(journal.fact("started_at"))
+        if asked_date is None and age > _RESUMABLE:
+            return f"it was begun {age.days * 24 + age.seconds // 3600} hours ago"
+        return None
+
+    # --- collecting ---
+
+    async def _collect(self, journal: Journal) -> None:
+        settings = self._settings
+        run_id = journal.fact("run_id")
+        connection = Connection(
+            settings.base_url,
+            f"checkpoint-audit/{__version__} ({settings.audit_name}; {run_id})",
+            timeout=settings.timeout,
+            ca_file=settings.ca_file,
+            proxy=settings.proxy,
+        )
+        who = authentication(settings.credentials, settings.base_url, reread=self._reread)
+        async with connect(connection, who) as transport:
+            self._collector = Collector(transport, journal, settings.asking, self._watcher.settled)
+            await self._collector.run()
+
+    # --- publishing ---
+
+    def _publish(self, journal: Journal, kept: KeptInput, policy: Policy) -> Published:
+        facts = self._facts(journal, kept, policy)
+        staging = self._folder.stage(facts.run_id)
+        summary = derive(journal, policy, facts, staging, self._check_signal)
+        staging.copy("evidence/input.csv.gz", kept.path)
+        staging.write("evidence/policy.toml", policy.text)
+        digest = staging.seal(self._manifest(facts))
+        path = f"runs/{facts.run_id}"
+        current = Current(
+            facts.run_id, facts.audit_date, path, digest, summary.exit_code, SCHEMA_VERSION
+        )
+        self._check_signal()
+        is_current = self._folder.publish(staging, current)
+        return Published(self._folder.path / path, summary, digest, is_current)
+
+    def _facts(self, journal: Journal, kept: KeptInput, policy: Policy) -> RunFacts:
+        tally = journal.tally()
+        return RunFacts(
+            run_id=journal.fact("run_id"),
+            audit_name=self._settings.audit_name,
+            audit_date=date.fromisoformat(journal.fact("audit_date")),
+            parent_run_id=None,
+            started_at=datetime.fromisoformat(journal.fact("started_at")),
+            finished_at=self._now(),
+            tool_version=__version__,
+            schema_version=SCHEMA_VERSION,
+            rules_version=RULES_VERSION,
+            base_url=self._settings.base_url,
+            credential_id=self._settings.credentials.id,
+            input_source=kept.source,
+            input_sha256=kept.sha256,
+            policy_sha256=policy.sha256,
+            line_count=int(journal.fact("line_count")),
+            triple_count=tally.triples,
+            duplicate_count=tally.duplicates,
+            bad_line_count=tally.bad_lines,
+            request_count=tally.requests,
+            refusal_count=tally.refusals,
+        )
+
+    def _manifest(self, facts: RunFacts) -> dict[str, Any]:
+        previous = self._folder.current()
+        return {
+            "manifest_version": 1,
+            **msgspec.to_builtins(facts),
+            "api_version": API_VERSION,
+            "host": platform.node(),
+            "operator": _operator(),
+            "previous": previous
+            and {"run_id": previous.run_id, "manifest_sha256": previous.manifest_sha256},
+        }
+
+    # --- attempts.jsonl ---
+
+    def _note_published(self, published: Published) -> None:
+        summary = published.summary
+        self._folder.note(
+            event="end",
+            at=self._now().isoformat(timespec="seconds"),
+            exit_code=summary.exit_code,
+            run_id=summary.run.run_id,
+            manifest_sha256=published.manifest_sha256,
+            is_current=published.is_current,
+        )
+
+    def _note_end(self, error: BaseException) -> None:
+        code = exit_code_of(error)
+        try:
+            at = self._now().isoformat(timespec="seconds")
+            self._folder.note(event="end", at=at, exit_code=code, published=False, error=str(error))
+        except AuditError as trouble:
+            log.warning("the end of this run could not be noted: %s", trouble)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Give the exit code that an error ends the process with."""
+    if isinstance(error, Interrupted):
+        return error.code
+    return error.exit_code if isinstance(error, AuditError) else AuditError.exit_code
+
+
+def _run_id(started_at: datetime, audit_name: str) -> str:
+    return f"{started_at:%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"
+
+
+def _operator() -> str:
+    """Who runs this, as the host reports; in a container there may be no such name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
+
+
+def _remove_journal(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,0 +1,417 @@
+"""Who we are to Atlas: a service account, an API key, or a bearer token as given.
+
+Credentials come from environment variables or from files named by them, never from the command
+line. Each kind authenticates as a client middleware: it sees every request just before it is sent
+and the answer just after, so that renewing a token or answering a digest challenge stays invisible
+to who asked.
+
+Facts of the service account (MongoDB's page on service accounts): a token lives `expires_in`
+seconds, an hour as a rule; at most 100 are alive at a time and 50 are made a minute, which is why
+one run shares one token and revokes it at its end.
+"""
+
+import asyncio
+import hashlib
+import logging
+import stat
+import time
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+import aiohttp
+import msgspec
+
+from pipeline.errors import ConfigurationWrong, CredentialsRefused
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
+
+_HTTP_OK = 200
+_UNAUTHORIZED = 401
+_OAUTH_REFUSED = (400, 401, 403)
+
+#: A token is renewed this share of its life before it ends, and at least so many seconds.
+_RENEW_EARLY_SHARE, _RENEW_EARLY_S = 0.1, 30.0
+
+#: A 401 renews the token at most this often: a project of another organization answers 401 to a
+#: good token too, and renewing for each of its triples would use up the tokens. Seconds.
+_RENEW_PAUSE_S = 600.0
+
+_DEFAULT_LIFE_S = 3600.0
+_TOKEN_ANSWER_BYTES = 64 * 1024
+_OAUTH_TIMEOUT = aiohttp.ClientTimeout(total=15)
+
+
+class Kind(StrEnum):
+    """The three ways in, in the order in which they are looked for."""
+
+    SERVICE_ACCOUNT = "service account"
+    API_KEY = "API key"
+    ACCESS_TOKEN = "access token"  # noqa: S105 - a kind, not a token
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One complete set. `id` may be shown and stored; `secret` never is."""
+
+    kind: Kind
+    id: str
+    secret: str = field(repr=False)
+
+
+# --- reading credentials ------------------------------------------------------------------------
+
+#: Kind → the names of its parts; each name may also end in _FILE and then names a file.
+VARIABLES: dict[Kind, tuple[tuple[str, ...], ...]] = {
+    Kind.SERVICE_ACCOUNT: (("MONGODB_ATLAS_CLIENT_ID",), ("MONGODB_ATLAS_CLIENT_SECRET",)),
+    Kind.API_KEY: (
+        ("MONGODB_ATLAS_PUBLIC_API_KEY", "MONGODB_ATLAS_PUBLIC_KEY"),
+        ("MONGODB_ATLAS_PRIVATE_API_KEY", "MONGODB_ATLAS_PRIVATE_KEY"),
+    ),
+    Kind.ACCESS_TOKEN: (("MONGODB_ATLAS_ACCESS_TOKEN",),),
+}
+
+
+def read_credentials(environ: Mapping[str, str]) -> Credentials:
+    """Find the one complete set of credentials in `environ`.
+
+    Raises `CredentialsRefused` when there is none, or a file that holds one must not be used, and
+    `ConfigurationWrong` when there are two.
+    """
+    found = {kind: [_read_part(names, environ) for names in VARIABLES[kind]] for kind in Kind}
+    complete = [kind for kind, parts in found.items() if all(parts)]
+    if len(complete) > 1:
+        raise ConfigurationWrong(
+            f"two complete sets of credentials are given: {complete[0]} and {complete[1]}",
+            hint=f"unset {_names(complete[0])} or {_names(complete[1])}",
+        )
+    if not complete:
+        raise _incomplete(found)
+    kind = complete[0]
+    values = [value for part in found[kind] if part is not None for value in [part[1]]]
+    if kind is Kind.ACCESS_TOKEN:
+        fingerprint = hashlib.sha256(values[0].encode()).hexdigest()[:12]
+        return Credentials(kind, f"access-token-{fingerprint}", values[0])
+    return Credentials(kind, values[0], values[1])
+
+
+def _names(kind: Kind) -> str:
+    return " and ".join(names[0] for names in VARIABLES[kind])
+
+
+def _incomplete(found: Mapping[Kind, list[tuple[str, str] | None]]) -> CredentialsRefused:
+    for kind, parts in found.items():
+        given = [part[0] for part in parts if part]
+        missing = [
+            " or ".join(names)
+            for names, part in zip(VARIABLES[kind], parts, strict=True)
+            if not part
+        ]
+        if given and missing:
+            return CredentialsRefused(
+                f"the {kind} is incomplete: {given[0]} is set, {missing[0]} is not",
+                hint=f"set {missing[0]}, or {missing[0].split()[0]}_FILE to a file that holds it",
+            )
+    return CredentialsRefused("no credentials: no service account, API key or access token is set")
+
+
+def _read_part(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Give (variable, value) of one part, which may go by several names; None if it is not set."""
+    given = [
+        (variable, value)
+        for name in names
+        for variable, value in ((name, environ.get(name)), _from_file(f"{name}_FILE", environ))
+        if value
+    ]
+    if len({value for _, value in given}) > 1:
+        raise ConfigurationWrong(
+            f"{given[0][0]} and {given[1][0]} are both set and differ", hint="unset one of them"
+        )
+    if not given:
+        return None
+    variable, value = given[0][0], given[0][1].strip()
+    if not (value.isascii() and value.isprintable()):
+        raise CredentialsRefused(
+            f"{variable} holds characters that no credential has",
+            hint="look for line breaks, quotes or blanks that were pasted along",
+        )
+    return variable, value
+
+
+def _from_file(variable: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
+    name = environ.get(variable)
+    if not name:
+        return variable, None
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not text"
+        raise CredentialsRefused(
+            f"{variable} names {name}, which cannot be read: {reason}",
+            hint="check the path and the permissions",
+        ) from None
+    _check_mode(variable, path, mode)
+    if not text.strip():
+        raise CredentialsRefused(f"{variable} names {name}, which is empty", hint="fill the file")
+    return variable, text.strip()
+
+
+def _check_mode(variable: str, path: Path, mode: int) -> None:
+    if mode & stat.S_IROTH:
+        raise CredentialsRefused(
+            f"{variable} names {path}, which every user of this machine can read",
+            hint=f"chmod 600 {path}, and renew the secret if the machine has other users",
+        )
+    if mode & stat.S_IRGRP:
+        log.warning("%s names %s, which its group can read", variable, path)
+
+
+# --- authenticating -----------------------------------------------------------------------------
+
+
+class Authentication(Protocol):
+    """Authenticates every request of a session it is a middleware of.
+
+    A call may raise `CredentialsRefused`; every other trouble is a `ClientError` as of any request.
+    """
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: Handler
+    ) -> aiohttp.ClientResponse:
+        """Send `request` authenticated; once more where the answer asks for it."""
+        ...
+
+    async def close(self, session: aiohttp.ClientSession) -> None:
+        """Give back what Atlas holds for us."""
+        ...
+
+
+def authentication(
+    credentials: Credentials,
+    base_url: str,
+    *,
+    reread: Callable[[], Credentials] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Authentication:
+    """Make the middleware for `credentials`.
+
+    `reread` reads them again, for secrets that are rotated while a run is under way; it is called
+    once Atlas refuses the ones at hand. `clock` gives seconds.
+    """
+    reread = reread or (lambda: credentials)
+    if credentials.kind is Kind.SERVICE_ACCOUNT:
+        return ServiceAccount(credentials, base_url, reread, clock)
+    if credentials.kind is Kind.API_KEY:
+        return ApiKey(credentials, reread)
+    return AccessToken(credentials, reread)
+
+
+class AccessToken:
+    """A bearer token as it was given."""
+
+    def __init__(self, credentials: Credentials, reread: Callable[[], Credentials]) -> None:
+        self._credentials = credentials
+        self._reread = reread
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: Handler
+    ) -> aiohttp.ClientResponse:
+        """Send `request` with the token; once more if another one can be read by now."""
+        used = self._credentials
+        response = await _send_with(used.secret, request, handler)
+        if response.status != _UNAUTHORIZED:
+            return response
+        self._credentials = _reread(self._reread, self._credentials)
+        if self._credentials == used:
+            return response
+        response.release()
+        return await _send_with(self._credentials.secret, request, handler)
+
+    async def close(self, session: aiohttp.ClientSession) -> None:
+        """Nothing to give back: the token is not ours."""
+
+
+class ApiKey:
+    """A public and a private key, by HTTP Digest (RFC 7616)."""
+
+    def __init__(self, credentials: Credentials, reread: Callable[[], Credentials]) -> None:
+        self._credentials = credentials
+        self._reread = reread
+        self._digest = aiohttp.DigestAuthMiddleware(credentials.id, credentials.secret)
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: Handler
+    ) -> aiohttp.ClientResponse:
+        """Send `request`, answering the challenge; with other keys if they can be read by now."""
+        used = self._credentials
+        response = await self._digest(request, handler)
+        if response.status != _UNAUTHORIZED:
+            return response
+        if self._credentials == used:
+            self._credentials = _reread(self._reread, used)
+            if self._credentials == used:
+                return response
+            secret = self._credentials.secret
+            self._digest = aiohttp.DigestAuthMiddleware(self._credentials.id, secret)
+        response.release()
+        return await self._digest(request, handler)
+
+    async def close(self, session: aiohttp.ClientSession) -> None:
+        """Nothing to give back: a nonce ends by itself."""
+
+
+class TokenUnavailable(aiohttp.ClientConnectionError):
+    """The token endpoint is not there just now; the text is ours and holds no secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str = field(repr=False)
+    renew_at: float
+
+
+class ServiceAccount:
+    """A client id and secret: one token for all, made by one caller while the others wait."""
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        base_url: str,
+        reread: Callable[[], Credentials],
+        clock: Callable[[], float],
+    ) -> None:
+        self._credentials = credentials
+        self._base_url = base_url
+        self._reread = reread
+        self._clock = clock
+        self._token: _Token | None = None
+        self._made: list[str] = []
+        self._making: asyncio.Task[_Token] | None = None
+        self._renewed_at = float("-inf")
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: Handler
+    ) -> aiohttp.ClientResponse:
+        """Send `request` with the common token; once more with a renewed one after a 401."""
+        token = await self._current(request.session)
+        response = await _send_with(token.value, request, handler)
+        if response.status != _UNAUTHORIZED or not self._may_renew(token):
+            return response
+        response.release()
+        token = await self._current(request.session)
+        return await _send_with(token.value, request, handler)
+
+    async def close(self, session: aiohttp.ClientSession) -> None:
+        """Revoke every token this run made; a failure to do so is said and does no other harm."""
+        for token in self._made:
+            form = {"token": token, "token_type_hint": "access_token"}
+            try:
+                status, _ = await self._post(session, "revoke", form)
+            except (aiohttp.ClientError, TimeoutError):
+                status = 0
+            if status != _HTTP_OK:
+                log.warning("an access token could not be revoked; it ends by itself in an hour")
+        self._made.clear()
+
+    def _may_renew(self, refused: _Token) -> bool:
+        """Whether another token than the refused one is, or may now be made, at hand."""
+        if self._token is not refused:
+            return True
+        if self._clock() - self._renewed_at < _RENEW_PAUSE_S:
+            return False
+        self._renewed_at = self._clock()
+        self._token = None
+        return True
+
+    async def _current(self, session: aiohttp.ClientSession) -> _Token:
+        """Give the token in force; makes one, for everybody who waits, if there is none."""
+        if self._token is not None and self._clock() < self._token.renew_at:
+            return self._token
+        if self._making is None:
+            self._making = asyncio.create_task(self._make(session))
+            self._making.add_done_callback(self._made_one)
+        return await asyncio.shield(self._making)
+
+    def _made_one(self, task: "asyncio.Task[_Token]") -> None:
+        self._making = None
+        if not task.cancelled() and task.exception() is None:
+            self._token = task.result()
+
+    async def _make(self, session: aiohttp.ClientSession) -> _Token:
+        status, answer = await self._post(session, "token", {"grant_type": "client_credentials"})
+        if status in _OAUTH_REFUSED:
+            used = self._credentials
+            self._credentials = _reread(self._reread, used)
+            if self._credentials == used:
+                _refuse(used, status, answer)
+            status, answer = await self._post(
+                session, "token", {"grant_type": "client_credentials"}
+            )
+        if status in _OAUTH_REFUSED:
+            _refuse(self._credentials, status, answer)
+        value = answer.get("access_token")
+        if status != _HTTP_OK or not isinstance(value, str) or not value.isascii():
+            raise TokenUnavailable(f"no token: the token endpoint answered {status}")
+        self._made.append(value)
+        return _Token(value, self._clock() + _life(answer.get("expires_in")))
+
+    async def _post(
+        self, session: aiohttp.ClientSession, verb: str, form: dict[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """Ask the token endpoint; its credentials are sent raw, not percent-encoded."""
+        pair = f"{self._credentials.id}:{self._credentials.secret}".encode()
+        async with session.post(
+            f"{self._base_url}/api/oauth/{verb}",
+            data=form,
+            headers={
+                "Authorization": f"Basic {b64encode(pair).decode()}",
+                "Accept": "application/json",
+            },
+            middlewares=(),
+            allow_redirects=False,
+            timeout=_OAUTH_TIMEOUT,
+        ) as response:
+            body = await response.content.read(_TOKEN_ANSWER_BYTES)
+            try:
+                answer = msgspec.json.decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                answer = {}
+            return response.status, answer if isinstance(answer, dict) else {}
+
+
+async def _send_with(
+    token: str, request: aiohttp.ClientRequest, handler: Handler
+) -> aiohttp.ClientResponse:
+    request.headers["Authorization"] = f"Bearer {token}"
+    return await handler(request)
+
+
+def _life(expires_in: object) -> float:
+    """Seconds until a token should be renewed."""
+    is_number = isinstance(expires_in, int | float) and not isinstance(expires_in, bool)
+    life = float(expires_in) if is_number and expires_in > 0 else _DEFAULT_LIFE_S  # type: ignore[arg-type,operator]
+    return max(0.0, life - max(_RENEW_EARLY_S, life * _RENEW_EARLY_SHARE))
+
+
+def _reread(reread: Callable[[], Credentials], used: Credentials) -> Credentials:
+    """Read credentials again; trouble in doing so leaves the ones in use."""
+    try:
+        return reread()
+    except (CredentialsRefused, ConfigurationWrong) as error:
+        log.warning("credentials were refused, and cannot be read again: %s", error)
+        return used
+
+
+def _refuse(credentials: Credentials, status: int, answer: Mapping[str, Any]) -> NoReturn:
+    said = answer.get("error_description") or answer.get("detail") or answer.get("error") or ""
+    raise CredentialsRefused(
+        f"Atlas refuses the {credentials.kind} {credentials.id}: {status} {said}".strip(),
+        hint="check the client id and secret, and whether the secret has expired",
+    )

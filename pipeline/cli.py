@@ -1,0 +1,418 @@
+"""The command line: argv and environment → one command → one exit code."""
+
+import asyncio
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline import __version__
+from pipeline.errors import ConfigurationWrong, ExitCode, ProgramFault
+
+if TYPE_CHECKING:
+    from pipeline.audit import Audit, Published, Settings, Watcher
+    from pipeline.auth import Credentials
+    from pipeline.simulator import BucketRules, FaultPlan, Fleet
+
+log = logging.getLogger("pipeline")
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Audit MongoDB Atlas legacy backup checkpoints: one verdict each, with its evidence.",
+)
+
+
+class LogFormat(StrEnum):
+    """How lines on stderr look."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class Refill(StrEnum):
+    """How a bucket of the simulator fills up again."""
+
+    STEPPED = "stepped"
+    CONTINUOUS = "continuous"
+
+
+OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
+LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless the exit code is not 0.")]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at most.")]
+Attempts = Annotated[int, typer.Option(min=1, max=20, help="Requests a triple, refusals apart.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds for a whole request.")]
+ExitZero = Annotated[
+    bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"checkpoint-audit {__version__}\n")
+        raise typer.Exit(0)
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    input_: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
+    ],
+    output_dir: OutputDir = Path("outputs"),
+    audit_name: Annotated[
+        str, typer.Option(help="Lock, history and current run go by it. Default: INPUT's stem.")
+    ] = "",
+    audit_date: Annotated[
+        str, typer.Option(metavar="YYYY-MM-DD", help="Label of the slice. Default: today, UTC.")
+    ] = "",
+    base_url: Annotated[
+        str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")
+    ] = "https://cloud.mongodb.com",
+    ca_file: Annotated[
+        Path | None, typer.Option(help="PEM certificates to trust instead of the system's.")
+    ] = None,
+    concurrency: Concurrency = 64,
+    attempts: Attempts = 5,
+    timeout: Timeout = 30.0,
+    max_share: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Of each project's rate limit.")
+    ] = 0.9,
+    envelope: Annotated[
+        bool, typer.Option("--envelope", help="Have Atlas wrap its answers with their status.")
+    ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew even if this run was begun before.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="A bad line stops before the first request.")
+    ] = False,
+    exit_zero: ExitZero = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Audit every triple of a CSV file.
+
+    Credentials come from the environment: MONGODB_ATLAS_CLIENT_ID and _CLIENT_SECRET of a service
+    account, or MONGODB_ATLAS_PUBLIC_API_KEY and _PRIVATE_API_KEY, or MONGODB_ATLAS_ACCESS_TOKEN;
+    each also as a file named by the variable with _FILE at its end.
+    """
+    from pipeline import talk
+    from pipeline.audit import Settings
+    from pipeline.auth import read_credentials
+    from pipeline.collect import Asking
+    from pipeline.fetch import Retry
+    from pipeline.transport import proxy_for, read_base_url
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    address = read_base_url(base_url)
+    settings = Settings(
+        source=input_,
+        output_dir=output_dir,
+        audit_name=_audit_name(audit_name, input_),
+        audit_date=_audit_date(audit_date),
+        credentials=_credentials(lambda: read_credentials(os.environ)),
+        base_url=address,
+        ca_file=ca_file,
+        proxy=proxy_for(address, os.environ),
+        timeout=timeout,
+        asking=Asking(concurrency, max_share, Retry(attempts), envelope),
+        fresh=fresh,
+        strict=strict,
+    )
+    log.info("asking %s as %s %s", address, settings.credentials.kind, settings.credentials.id)
+    watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
+    published = asyncio.run(_audit(settings, watcher, lambda: read_credentials(os.environ)))
+    raise typer.Exit(_report(published, exit_zero=exit_zero, quiet=quiet))
+
+
+_AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def _audit_name(name: str, source: str) -> str:
+    """Check the name given, or make one of the input's stem."""
+    if name:
+        if not _AUDIT_NAME.fullmatch(name):
+            raise ConfigurationWrong(
+                f"--audit-name {name!r} is not a name",
+                hint="use up to 40 of a-z, 0-9 and -, a letter or digit first",
+            )
+        return name
+    if source == "-":
+        raise ConfigurationWrong(
+            "standard input has no name", hint="give the audit one with --audit-name"
+        )
+    stem = Path(source).name.partition(".")[0]
+    made = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].rstrip("-")
+    if not made:
+        raise ConfigurationWrong(
+            f"no audit name can be made of {source!r}", hint="give one with --audit-name"
+        )
+    return made
+
+
+def _audit_date(text: str) -> date | None:
+    if not text:
+        return None
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationWrong(
+            f"--audit-date {text!r} is not a date", hint="write it as 2026-11-20"
+        ) from None
+
+
+def _credentials(read: "Callable[[], Credentials]") -> "Credentials":
+    from pipeline import talk
+
+    credentials = read()
+    talk.hide(credentials.secret)
+    return credentials
+
+
+async def _audit(
+    settings: "Settings", watcher: "Watcher", reread: "Callable[[], Credentials] | None" = None
+) -> "Published":
+    from pipeline.audit import Audit
+
+    def again() -> "Credentials":
+        return _credentials(reread) if reread else settings.credentials
+
+    audit = Audit(settings, watcher=watcher, reread=again, begun=lambda: _stop_gently(audit))
+    try:
+        return await audit.run()
+    finally:
+        watcher.ended()
+
+
+def _stop_gently(audit: "Audit") -> None:
+    """From here on a signal stops the run gently, a second one at once."""
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+
+    def on_signal(number: int) -> None:
+        if seen:
+            os._exit(128 + number)
+        seen.append(number)
+        log.warning("stopping: waiting for the requests in flight; once more stops at once")
+        audit.stop(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def _report(published: "Published", *, exit_zero: bool, quiet: bool) -> int:
+    """Say how a published run ended; gives the exit code."""
+    from pipeline import talk
+
+    summary = published.summary
+    code = _exit_zero(summary.exit_code) if exit_zero else summary.exit_code
+    counts, facts = summary.counts, summary.run
+    log.info(
+        "lines %d = triples %d + duplicates %d + bad lines %d",
+        facts.line_count,
+        facts.triple_count,
+        facts.duplicate_count,
+        facts.bad_line_count,
+    )
+    log.info(
+        "triples %d = pass %d + fail %d + absent %d + inconclusive %d",
+        counts.triple_count,
+        counts.pass_count,
+        counts.fail_count,
+        counts.absent_count,
+        counts.inconclusive_count,
+    )
+    for notice in summary.notices:
+        log.warning("%s", notice)
+    if not published.is_current:
+        log.warning("published, but not current: the current run has a later audit date")
+    report = published.path / "report.html"
+    digest = f"manifest sha256:{published.manifest_sha256}"
+    talk.say_end(code, f"{summary.answer}: {summary.headline} Report: {report} ({digest})")
+    if code or not quiet:
+        _print(str(published.path))
+    return code
+
+
+def _exit_zero(code: int) -> int:
+    return {
+        ExitCode.OPEN: ExitCode.COMPLETE,
+        ExitCode.OPEN_AND_INCOMPLETE: ExitCode.INCOMPLETE,
+    }.get(ExitCode(code), ExitCode(code))
+
+
+def _print(line: str) -> None:
+    """Print a result; a reader who has gone does not change how the run ended."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- demo and simulate --------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    input_: Annotated[
+        Path | None, typer.Argument(metavar="[INPUT]", help="Triples. Default: the sample.")
+    ] = None,
+    output_dir: OutputDir = Path("outputs"),
+    log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Run the audit against the embedded simulator, over real HTTP; no account is needed.
+
+    The sample holds every verdict, so the demo ends with 4; a triple that does not end as the
+    sample expects makes it end with 70.
+    """
+    from pipeline import talk
+    from pipeline.demo import unexpected
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
+    published = asyncio.run(_demo(input_, output_dir, watcher))
+    wrong = unexpected(published.path)
+    if wrong:
+        raise ProgramFault(
+            f"{len(wrong)} triples did not end as the sample expects: {'; '.join(wrong[:5])}"
+        )
+    code = _report(published, exit_zero=False, quiet=quiet)
+    if not quiet:
+        log.info("exit %d means: %s", code, published.summary.exit_meaning)
+    raise typer.Exit(code)
+
+
+async def _demo(source: Path | None, output_dir: Path, watcher: "Watcher") -> "Published":
+    from pipeline.audit import Settings
+    from pipeline.auth import Credentials, Kind
+    from pipeline.simulator import Credentials as Simulated
+    from pipeline.simulator import FaultPlan, Fleet, serve
+
+    fleet, known = Fleet.demo(), Simulated()
+    async with serve(fleet, faults=FaultPlan.demo(), credentials=known) as simulator:
+        settings = Settings(
+            source=str(source or _sample(output_dir, fleet)),
+            output_dir=output_dir,
+            audit_name="demo",
+            credentials=Credentials(Kind.SERVICE_ACCOUNT, known.client_id, known.client_secret),
+            base_url=simulator.base_url,
+        )
+        log.info("the simulator listens on %s", simulator.base_url)
+        return await _audit(settings, watcher)
+
+
+def _sample(output_dir: Path, fleet: "Fleet") -> Path:
+    from pipeline.runs import AuditFolder
+
+    AuditFolder(output_dir, "demo").prepare()
+    path = output_dir / "demo" / "sample.csv"
+    path.write_text(fleet.sample_csv(), "utf-8")
+    return path
+
+
+@app.command()
+def simulate(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same fleet and faults.")] = 7,
+    projects: Annotated[int, typer.Option(min=1)] = 6,
+    clusters: Annotated[int, typer.Option(min=1, help="A project.")] = 3,
+    checkpoints: Annotated[int, typer.Option(min=1, help="A cluster.")] = 12,
+    faults: Annotated[
+        str, typer.Option(help="none, nightly, demo (with the demo's fleet), or a TOML file.")
+    ] = "none",
+    write_triples: Annotated[
+        Path | None, typer.Option(help="Write the fleet's triples to this CSV file.")
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0.0, help="Seconds an answer takes.")] = 0.0,
+    capacity: Annotated[int, typer.Option(min=1, help="Of each project's bucket.")] = 1200,
+    refill_rate: Annotated[int, typer.Option(min=1, help="Requests a refill.")] = 500,
+    refill_seconds: Annotated[float, typer.Option(min=0.1, help="Between refills.")] = 60.0,
+    refill: Annotated[Refill, typer.Option(help="In steps or all the time.")] = Refill.STEPPED,
+) -> None:
+    """Serve the simulator on loopback until a signal ends it."""
+    from pipeline import talk
+    from pipeline.simulator import BucketRules, Fleet
+
+    talk.set_up()
+    fleet = (
+        Fleet.demo()
+        if faults == "demo"
+        else Fleet.seeded(seed, projects=projects, clusters=clusters, checkpoints=checkpoints)
+    )
+    plan = _fault_plan(faults, fleet, seed)
+    if write_triples is not None:
+        with write_triples.open("w", encoding="utf-8", newline="") as file:
+            fleet.write_triples(file, plan)
+    rules = BucketRules(
+        capacity=capacity,
+        refill_rate=refill_rate,
+        refill_duration=refill_seconds,
+        shape=refill.value,
+    )
+    asyncio.run(_simulate(fleet, plan, rules, port, latency))
+
+
+def _fault_plan(name: str, fleet: "Fleet", seed: int) -> "FaultPlan":
+    from pipeline.simulator import FaultPlan
+
+    known: dict[str, Callable[[], FaultPlan]] = {
+        "none": FaultPlan.none,
+        "demo": FaultPlan.demo,
+        "nightly": lambda: FaultPlan.nightly(fleet, seed),
+    }
+    try:
+        return known[name]() if name in known else FaultPlan.parse(Path(name).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigurationWrong(
+            f"--faults {name}: {error}", hint="none, nightly, demo, or a TOML file"
+        ) from error
+
+
+async def _simulate(
+    fleet: "Fleet", plan: "FaultPlan", rules: "BucketRules", port: int, latency: float
+) -> None:
+    from pipeline.errors import Interrupted
+    from pipeline.simulator import Credentials, serve
+
+    known = Credentials()
+    stopped: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, _resolve, stopped, number)
+    async with serve(
+        fleet, faults=plan, buckets=rules, credentials=known, port=port, latency=latency
+    ) as simulator:
+        _print(f"listening on {simulator.base_url}")
+        log.info("its credentials are not secret:")
+        log.info("export MONGODB_ATLAS_CLIENT_ID=%s", known.client_id)
+        log.info("export MONGODB_ATLAS_CLIENT_SECRET=%s", known.client_secret)
+        log.info("export MONGODB_ATLAS_BASE_URL=%s", simulator.base_url)
+        raise Interrupted(await stopped)
+
+
+def _resolve(stopped: "asyncio.Future[int]", number: int) -> None:
+    if not stopped.done():
+        stopped.set_result(number)

@@ -1,0 +1,171 @@
+"""Collect: ask Atlas for everything the journal still lacks, and journal every reply.
+
+What ends a whole run is decided here and nowhere else: no connection at all, credentials that
+Atlas refuses, an access list, a suspended account, a journal that cannot be written. Everything
+else is an outcome of one triple.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from pipeline.atlas import preliminary_request, read_preliminary
+from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused
+from pipeline.fetch import Fetcher, Item, Retry, Transport
+from pipeline.journal import Journal
+from pipeline.limits import Governor
+from pipeline.outcomes import (
+    RUN_ENDING_KINDS,
+    TRANSIENT_KINDS,
+    UNAVAILABLE_KINDS,
+    Failed,
+    Failure,
+    FailureKind,
+    Outcome,
+)
+from pipeline.pool import Pool
+
+log = logging.getLogger(__name__)
+
+#: Waits before the preliminary call is made again, in seconds.
+_PRELIMINARY_WAITS = (1.0, 3.0)
+
+#: It is not made again after so many seconds in all.
+_PRELIMINARY_PATIENCE = 25.0
+
+
+_UNREACHED = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
+
+
+class Asking(msgspec.Struct, frozen=True):
+    """How to ask: slots, share of each project's quota, retries, whether answers are wrapped."""
+
+    concurrency: int = 64
+    max_share: float = 0.9
+    retry: Retry = Retry()
+    envelope: bool = False
+
+
+class Collector:
+    """Asks for all that is pending in a journal. One for a run."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        journal: Journal,
+        asking: Asking,
+        settled: Callable[[Outcome], None],
+    ) -> None:
+        """`settled` is told every outcome, for who watches the progress."""
+        self._transport = transport
+        self._journal = journal
+        self._settled = settled
+        self._governor = Governor(concurrency=asking.concurrency, share=asking.max_share)
+        self._fetcher = Fetcher(
+            transport,
+            self._governor,
+            journal.record,
+            retry=asking.retry,
+            envelope=asking.envelope,
+        )
+        self._pool = Pool(self._governor, self._settle)
+        self._known: dict[str, asyncio.Task[Failure | None]] = {}
+
+    def stop(self) -> None:
+        """Ask nothing more; `run` returns when the requests in flight have ended."""
+        self._pool.stop()
+
+    async def run(self) -> None:
+        """Ask until every triple has an answer, or as far as a stop lets.
+
+        Raises what ends the run; the journal then holds everything that was answered before.
+        """
+        await self._check_standing()
+        await self._pool.run(self._fetcher.fetch, self._journal.pending())
+        if not self._pool.is_stopped:
+            self._governor.reopen()
+            again = TRANSIENT_KINDS | {FailureKind.NOT_ASKED}
+            await self._pool.run(self._fetcher.ask, self._journal.failing(again))
+        self._journal.flush()
+        if not self._pool.is_stopped:
+            self._check_availability()
+
+    # --- what ends a run ---
+
+    async def _check_standing(self) -> None:
+        """One preliminary call, which costs no project's bucket anything."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + _PRELIMINARY_PATIENCE
+        failure = await self._preliminary()
+        for wait in _PRELIMINARY_WAITS:
+            is_reached = failure is None or failure.kind not in _UNREACHED
+            if is_reached or self._pool.is_stopped or clock() > until:
+                break
+            log.warning("Atlas is not reached; trying again in %g s", wait)
+            await asyncio.sleep(wait)
+            failure = await self._preliminary()
+        if failure is None or self._pool.is_stopped:
+            return
+        if failure.kind in _UNREACHED:
+            raise AtlasUnavailable(
+                f"Atlas cannot be reached: {failure.detail}",
+                hint="check network, proxy, --base-url and --ca-file; nothing was published",
+            )
+        if failure.kind is FailureKind.UNAUTHENTICATED or failure.kind in RUN_ENDING_KINDS:
+            raise _refused(failure)
+        log.warning("the preliminary call was answered with %s; going on", _words(failure))
+
+    async def _preliminary(self) -> Failure | None:
+        request = preliminary_request()
+        reply = await self._transport.send(request)
+        failure = read_preliminary(reply)
+        self._journal.record("preliminary", request, reply, failure.kind if failure else None)
+        return failure
+
+    async def _settle(self, item: Item, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed):
+            await self._watch(item, outcome.failure)
+        self._journal.settle(item, outcome)
+        self._settled(outcome)
+
+    async def _watch(self, item: Item, failure: Failure) -> None:
+        """Raise if this failure is the whole run's, before it is taken for the triple's own."""
+        if failure.kind in RUN_ENDING_KINDS:
+            raise _refused(failure)
+        if failure.kind is not FailureKind.UNAUTHENTICATED:
+            return
+        # A project of another organization answers in the same words as bad credentials do: the
+        # preliminary call, made again once for each such project, tells the two apart.
+        group_id = item.ref.group_id
+        if group_id not in self._known:
+            self._known[group_id] = asyncio.create_task(self._preliminary())
+        standing = await self._known[group_id]
+        if standing is not None and standing.kind is FailureKind.UNAUTHENTICATED:
+            raise _refused(standing)
+
+    def _check_availability(self) -> None:
+        """Nothing but outages: then nothing is known of any triple, and nothing is published."""
+        kinds = self._journal.kinds()
+        if None in kinds or not kinds.keys() <= UNAVAILABLE_KINDS:
+            return
+        said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
+        raise AtlasUnavailable(f"Atlas answered nothing that this run asked: {said}")
+
+
+def _refused(failure: Failure) -> AuditError:
+    hints = {
+        FailureKind.ACCESS_LIST: "add this machine's address to the API access list in Atlas",
+        FailureKind.ACCOUNT_SUSPENDED: "settle the account with MongoDB",
+    }
+    return CredentialsRefused(
+        f"Atlas refuses this run: {_words(failure)}",
+        hint=hints.get(failure.kind, "check the credentials, and whether they have expired")
+        + "; then start the same command again",
+    )
+
+
+def _words(failure: Failure) -> str:
+    parts = (str(failure.http_status or ""), failure.error_code or "", failure.detail)
+    return " ".join(filter(None, parts)) or failure.kind

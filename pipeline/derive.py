@@ -1,0 +1,199 @@
+"""Derive: journal and policy → tables, findings, verdicts, evidence, reports.
+
+Nothing here asks anybody anything: the same journal gives the same rows. Reading goes in key order,
+a cluster at a time, so memory does not grow with the input.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from itertools import groupby
+from typing import Any
+
+import msgspec
+
+from pipeline.atlas import read_reply
+from pipeline.checkpoints import Checkpoint
+from pipeline.errors import ProgramFault
+from pipeline.findings import Judgement, judge
+from pipeline.intake import read_header
+from pipeline.journal import Answered, Journal, StoredReply
+from pipeline.outcomes import Answer
+from pipeline.policy import Policy
+from pipeline.report import Summary, Tally, render_html, render_markdown
+from pipeline.report.summary import RunFacts
+from pipeline.report.unresolved import unresolved_writer
+from pipeline.runs import Sink, Staging
+from pipeline.tables import (
+    CHECKPOINTS,
+    CLUSTERS,
+    FINDINGS,
+    OUTCOMES,
+    PARTS,
+    REPLIES,
+    RUN_COLUMNS,
+    RUNS,
+    Table,
+    checkpoint_row,
+    part_rows,
+)
+
+#: Headers by which Atlas announces that the operation will go.
+_ANNOUNCEMENTS = ("deprecation", "sunset")
+
+
+def derive(
+    journal: Journal,
+    policy: Policy,
+    facts: RunFacts,
+    staging: Staging,
+    go_on: Callable[[], None],
+) -> Summary:
+    """Write everything but the manifest into `staging`; gives the summary.
+
+    `go_on` is called now and then and may raise to stop. Raises `ProgramFault` where a law breaks.
+    """
+    tally = Tally()
+    with ExitStack() as stack:
+        tables = _Tables(stack, staging, facts)
+        file = stack.enter_context(staging.open_text("unresolved.csv"))
+        write_unresolved = unresolved_writer(file, read_header(journal))
+        for answers in _by_cluster(journal.answered(), tally):
+            go_on()
+            judgement = judge(answers, policy)
+            tally.add(judgement)
+            tables.add(answers, judgement)
+            write_unresolved(judgement.outcomes)
+    _write_evidence(journal, facts, staging, go_on)
+    summary = tally.summary(facts, journal.bad_lines())
+    _write_run(summary, staging)
+    _check_rows(summary, staging)
+    _write_reports(summary, staging)
+    return summary
+
+
+def _by_cluster(answered: Iterable[Answered], tally: Tally) -> Iterator[list[Answer]]:
+    rows = groupby(answered, key=lambda row: (row.ref.group_id, row.ref.cluster_name))
+    for _, cluster in rows:
+        yield [_read(row, tally) for row in cluster]
+
+
+def _read(row: Answered, tally: Tally) -> Answer:
+    """Read the stored reply again: what is published comes from there and nowhere else."""
+    stored = row.reply
+    if stored is None:
+        if row.failure is None:
+            raise ProgramFault(f"{row.ref} has neither a reply nor a failure")
+        return Answer(row.ref, row.line, row.labels, row.failure, row.attempts, row.fetched_by)
+    _notice_announcements(stored, tally)
+    return Answer(
+        row.ref,
+        row.line,
+        row.labels,
+        read_reply(row.ref, stored.reply),
+        row.attempts,
+        row.fetched_by,
+        stored.reply.received_at,
+        stored.id,
+        stored.sha256,
+    )
+
+
+def _notice_announcements(stored: StoredReply, tally: Tally) -> None:
+    for header in _ANNOUNCEMENTS:
+        if stored.kind is None and (said := stored.reply.headers.get(header)):
+            tally.notice(f"Atlas announces {header} of this operation: {said}")
+
+
+class _Tables:
+    """The five tables that have a row for each triple, part, cluster or finding."""
+
+    def __init__(self, stack: ExitStack, staging: Staging, facts: RunFacts) -> None:
+        constants = (facts.run_id, facts.audit_name, facts.audit_date)
+
+        def sink(table: Table) -> Sink:
+            return stack.enter_context(staging.table(table, facts.audit_date, constants))
+
+        self._checkpoints = sink(CHECKPOINTS)
+        self._parts = sink(PARTS)
+        self._outcomes = sink(OUTCOMES)
+        self._clusters = sink(CLUSTERS)
+        self._findings = sink(FINDINGS)
+
+    def add(self, answers: Iterable[Answer], judgement: Judgement) -> None:
+        """Add the rows of one cluster."""
+        for answer in answers:
+            if isinstance(answer.found, Checkpoint):
+                self._checkpoints.add(checkpoint_row(answer, answer.found))
+                for row in part_rows(answer.ref, answer.found):
+                    self._parts.add(row)
+        for outcome in judgement.outcomes:
+            self._outcomes.add(msgspec.structs.astuple(outcome))
+        for finding in judgement.findings:
+            self._findings.add(msgspec.structs.astuple(finding))
+        self._clusters.add(msgspec.structs.astuple(judgement.cluster))
+
+
+def _write_evidence(
+    journal: Journal, facts: RunFacts, staging: Staging, go_on: Callable[[], None]
+) -> None:
+    with staging.evidence(REPLIES, (facts.run_id,)) as sink:
+        for ref, stored in journal.replies():
+            if not stored.id % 1000:
+                go_on()
+            sink.add(_evidence_row(ref, stored), len(stored.reply.body))
+
+
+def _evidence_row(ref: Any, stored: StoredReply) -> tuple[Any, ...]:
+    reply = stored.reply
+    return (
+        stored.id,
+        stored.purpose,
+        *(msgspec.structs.astuple(ref) if ref else (None, None, None)),
+        stored.path,
+        reply.sent_at,
+        reply.received_at,
+        reply.status,
+        stored.kind,
+        reply.trouble,
+        reply.trouble_detail,
+        msgspec.json.encode(reply.headers).decode(),
+        reply.body,
+        stored.sha256,
+    )
+
+
+def _write_run(summary: Summary, staging: Staging) -> None:
+    """The one row of `runs`: facts and counts, by the columns' own names."""
+    facts = summary.run
+    known: dict[str, Any] = {
+        **msgspec.structs.asdict(facts),
+        **msgspec.structs.asdict(summary.counts),
+        "excused_count": summary.excused_count,
+        "complete": summary.complete,
+        "exit_code": summary.exit_code,
+    }
+    constants = (facts.run_id, facts.audit_name, facts.audit_date)
+    with staging.table(RUNS, facts.audit_date, constants) as sink:
+        sink.add(tuple(known[name] for name in RUNS.names[len(RUN_COLUMNS) :]))
+
+
+def _check_rows(summary: Summary, staging: Staging) -> None:
+    """Check that the tables hold the rows that the counts speak of."""
+    counts = summary.counts
+    wanted = {
+        OUTCOMES: counts.triple_count,
+        CHECKPOINTS: counts.pass_count + counts.fail_count,
+        REPLIES: summary.run.request_count,
+    }
+    for table, rows in wanted.items():
+        if staging.rows(table) != rows:
+            raise ProgramFault(
+                f"the table {table.name} has {staging.rows(table)} rows, {rows} were counted"
+            )
+
+
+def _write_reports(summary: Summary, staging: Staging) -> None:
+    document = msgspec.json.format(msgspec.json.encode(summary), indent=2)
+    staging.write("summary.json", document + b"\n")
+    staging.write("report.md", render_markdown(summary))
+    staging.write("report.html", render_html(summary))

@@ -1,0 +1,426 @@
+"""Who may send when: a token bucket and a queue for each project, and one cap over all.
+
+Atlas counts requests in token buckets: every request takes a token, `refill_rate` tokens come back
+every `refill_duration` seconds, up to `capacity`. The set "Legacy Backup" has one bucket a project,
+documented as 1200, 500 and 60 s; limits change without notice, can differ by customer, and other
+programs spend from the same bucket. So the documented numbers are only where a bucket starts:
+headers and refusals correct it.
+
+Three rules decide who sends next:
+
+- a project sends only when its bucket has a token, its share of the quota is not used up, and no
+  refusal holds it;
+- no project holds more than a quarter of the slots while another one waits: one that hangs must
+  not stop the rest;
+- a project whose requests keep failing is held, probed with one request at a time, and given up
+  after some probes: its remaining triples end at once, and inconclusive.
+
+Time is the event loop's: a test that runs on a loop with virtual time sees no real waiting.
+"""
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+from itertools import count
+
+import msgspec
+
+from pipeline.atlas import Reply, read_limit
+from pipeline.checkpoints import Checkpoint
+from pipeline.outcomes import Failure, FailureKind, Refusal
+
+#: The documented bucket of the set "Legacy Backup" (scope: project).
+CAPACITY, REFILL_RATE, REFILL_DURATION = 1200.0, 500.0, 60.0
+
+#: A limit outside of this is nonsense and is not learnt.
+_SANE_LIMIT = (1.0, 1e6)
+_SANE_DURATION = (0.1, 86_400.0)
+
+#: Atlas's advice for refusals in a row: wait much longer each time, with jitter. Seconds.
+_REPEAT_WAITS = (10.0, 20.0, 40.0)
+_SHORTEST_HOLD = 0.5
+
+#: Shorter waits are rounding, and could be too short to move a clock. Seconds.
+_NO_WAIT = 1e-6
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """How long a project that does not answer is waited for.
+
+    `refused` seconds of refusals without a success in between; `failures` in a row before it is
+    held; then a probe after each of `probe_waits` (seconds).
+    """
+
+    refused: float = 900.0
+    failures: int = 10
+    probe_waits: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0)
+
+
+class TokenBucket:
+    """What is known of one bucket, and how much of it is ours to spend.
+
+    Two levels are kept. `own` is our share: it starts at `share` of the capacity and grows with
+    `share` of the refill, whatever the server says. `seen` is the server's bucket as far as its
+    headers tell. A request needs a token of both. The refill is taken as continuous; if it comes in
+    whole steps, the headers and at most one refusal a step put `seen` right.
+
+    All times are seconds on the caller's clock; a clock that steps back is taken as standing still.
+    """
+
+    def __init__(self, now: float, *, share: float = 0.9) -> None:
+        self.capacity, self.refill_rate, self.refill_duration = (
+            CAPACITY,
+            REFILL_RATE,
+            REFILL_DURATION,
+        )
+        self.share = share
+        self.own = max(1.0, self.capacity * share)
+        self.seen = self.capacity
+        self.held_until = now
+        self._updated_at = now
+        self._sampled_at = now
+        self._repeats = 0
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second that the server puts back."""
+        return self.refill_rate / self.refill_duration
+
+    @property
+    def is_probing(self) -> bool:
+        """Whether the last word was a refusal: one request at a time finds out if it holds."""
+        return self._repeats > 0
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next request may be sent; 0.0 means now."""
+        self._refill(now)
+        own = (1.0 - self.own) / (self.rate * self.share)
+        seen = (1.0 - self.seen) / self.rate
+        wait = max(self.held_until - now, own, seen)
+        return wait if wait > _NO_WAIT else 0.0
+
+    def take(self, now: float) -> None:
+        """Spend one token; only after `wait` said 0.0."""
+        self._refill(now)
+        self.own -= 1.0
+        self.seen -= 1.0
+
+    def answered(
+        self, now: float, sent_at: float, limit: int | None, remaining: int | None, in_flight: int
+    ) -> None:
+        """Learn from an answer's headers; `in_flight` counts the project's other requests."""
+        self._refill(now)
+        if sent_at >= self.held_until:
+            self._repeats = 0
+        if limit is not None:
+            self._learn_capacity(float(limit))
+        if remaining is None or remaining > self.capacity:
+            return
+        room = float(remaining - in_flight)
+        if sent_at >= self._sampled_at:
+            self._sampled_at, self.seen = sent_at, room
+        else:
+            self.seen = min(self.seen, room)
+
+    def refused(self, now: float, sent_at: float, refusal: Refusal, jitter: float) -> None:
+        """Hold the bucket as a 429 asks, longer each time it happens in a row.
+
+        Requests sent before an earlier refusal arrived say nothing new. `jitter` is in [0, 1).
+        """
+        self._refill(now)
+        self._learn(refusal)
+        self.seen = min(self.seen, 0.0)
+        hold = max(_SHORTEST_HOLD, refusal.retry_after or 0.0)
+        if sent_at >= self.held_until:
+            if self._repeats:
+                hold = max(hold, _REPEAT_WAITS[min(self._repeats, len(_REPEAT_WAITS)) - 1])
+            self._repeats += 1
+        self.held_until = max(self.held_until, now + hold * (1.0 + jitter / 10))
+
+    def _refill(self, now: float) -> None:
+        elapsed = max(0.0, now - self._updated_at)
+        self._updated_at = now
+        most = max(1.0, self.capacity * self.share)
+        self.own = min(most, self.own + elapsed * self.rate * self.share)
+        self.seen = min(self.capacity, self.seen + elapsed * self.rate)
+
+    def _learn(self, refusal: Refusal) -> None:
+        rate, duration = refusal.refill_rate, refusal.refill_duration
+        if _is_sane(rate, _SANE_LIMIT) and _is_sane(duration, _SANE_DURATION):
+            self.refill_rate, self.refill_duration = rate or 0.0, duration or 0.0
+        if refusal.capacity is not None:
+            self._learn_capacity(refusal.capacity)
+
+    def _learn_capacity(self, capacity: float) -> None:
+        if not _is_sane(capacity, _SANE_LIMIT) or capacity == self.capacity:
+            return
+        grown = capacity - self.capacity
+        self.capacity = capacity
+        self.own = min(max(1.0, capacity * self.share), self.own + max(0.0, grown * self.share))
+        self.seen = min(capacity, self.seen + max(0.0, grown))
+
+
+def _is_sane(value: float | None, bounds: tuple[float, float]) -> bool:
+    return value is not None and bounds[0] <= value <= bounds[1]
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """The right to send one request for a project; give it back with `Governor.release`."""
+
+    project: "Project"
+    at: float
+
+
+class Project:
+    """One project's bucket, queue and standing."""
+
+    def __init__(self, bucket: TokenBucket, patience: Patience) -> None:
+        self.bucket = bucket
+        self.waiters: deque[asyncio.Future[Turn | Failure]] = deque()
+        self.in_flight = 0
+        self.closed: Failure | None = None
+        self.queued = False
+        self.asleep = 0
+        self._patience = patience
+        self._failures = 0
+        self._probes = 0
+        self._held_until = 0.0
+        self._refused_since: float | None = None
+
+    def wait(self, now: float) -> float:
+        """Seconds until this project may send again; 0.0 means now."""
+        held = self._held_until - now
+        return max(held if held > _NO_WAIT else 0.0, self.bucket.wait(now))
+
+    def slots(self, fair: int) -> int:
+        """How many requests may be in flight: `fair`, or one while the project is being probed."""
+        is_failing = self._failures >= self._patience.failures
+        return 1 if is_failing or self.bucket.is_probing else fair
+
+    def succeeded(self) -> None:
+        """Any definite answer: the project is there."""
+        self._failures = self._probes = 0
+        self._refused_since = None
+
+    def refused(self, now: float, sent_at: float, failure: Failure, jitter: float) -> None:
+        """A 429: hold the bucket; give the project up when it has refused for too long."""
+        self.bucket.refused(now, sent_at, failure.refusal or Refusal(), jitter)
+        self._refused_since = now if self._refused_since is None else self._refused_since
+        free_at = now + self.bucket.wait(now)
+        if free_at - self._refused_since > self._patience.refused:
+            waits = f"the project asks to wait until {free_at - self._refused_since:.0f} s after"
+            detail = f"{waits} its first refusal, patience is {self._patience.refused:.0f} s"
+            self.closed = msgspec.structs.replace(failure, detail=f"{detail}; {failure.detail}")
+
+    def failed(self, now: float, failure: Failure) -> None:
+        """A transient failure: after several in a row hold and probe, after some probes give up."""
+        self._failures += 1
+        if self._failures < self._patience.failures or now < self._held_until:
+            return
+        if self._probes == len(self._patience.probe_waits):
+            self.closed = Failure(
+                FailureKind.NOT_ASKED,
+                detail=f"not asked: the project's last {self._failures} requests failed, "
+                f"the last with {failure.kind}: {failure.detail}",
+            )
+            return
+        self._held_until = now + self._patience.probe_waits[self._probes]
+        self._probes += 1
+
+    def reopen(self) -> None:
+        """Allow a project that was given up for its failures one more probe."""
+        if self.closed is not None and self.closed.kind is FailureKind.NOT_ASKED:
+            self.closed = None
+            self._probes = len(self._patience.probe_waits)
+            self._failures = self._patience.failures
+
+
+class Governor:
+    """Gives out turns. One for a run; to be used on one event loop."""
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 64,
+        share: float = 0.9,
+        patience: Patience | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """`concurrency`: requests in flight at most; `share`: of each quota, in (0, 1]."""
+        self.concurrency = concurrency
+        self.in_flight = 0
+        self._share = share
+        self._patience = patience or Patience()
+        self._jitter = jitter
+        self._projects: dict[str, Project] = {}
+        self._ready: deque[Project] = deque()
+        self._parked: list[Project] = []
+        self._sleeping: list[tuple[float, int, Project]] = []
+        self._waiting = 0
+        self._serial = count(1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_paused = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def fair_slots(self) -> int:
+        """What one project may hold while others wait: a quarter."""
+        return max(1, self.concurrency // 4)
+
+    async def acquire(self, group_id: str) -> Turn | Failure:
+        """Wait for a turn of this project; a failure says that it has been given up."""
+        project = self._project(group_id)
+        if project.closed is not None:
+            return project.closed
+        waiter: asyncio.Future[Turn | Failure] = asyncio.get_running_loop().create_future()
+        self._waiting += not project.waiters
+        project.waiters.append(waiter)
+        self._queue(project)
+        self._give_turns()
+        return await self._granted(project, waiter)
+
+    async def _granted(
+        self, project: Project, waiter: "asyncio.Future[Turn | Failure]"
+    ) -> Turn | Failure:
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and isinstance(waiter.result(), Turn):
+                self._end(project)  # granted and cancelled in the same step: nobody will release it
+            raise
+
+    def release(self, turn: Turn, reply: Reply | None, answer: Checkpoint | Failure | None) -> None:
+        """Give a turn back and learn from what came of it; None where the request was cancelled."""
+        project, now = turn.project, self._now()
+        if reply is not None and answer is not None:
+            self._learn(turn, now, reply, answer)
+        self._end(project)
+
+    async def pause(self, within: float) -> None:
+        """Give no more turns; wait until none is out, or for `within` seconds."""
+        self._is_paused = True
+        try:
+            async with asyncio.timeout(within):
+                await self._idle.wait()
+        except TimeoutError:
+            return
+
+    def reopen(self) -> None:
+        """Let every project that was given up for its failures be asked once more."""
+        for project in self._projects.values():
+            project.reopen()
+
+    def _project(self, group_id: str) -> Project:
+        if group_id not in self._projects:
+            bucket = TokenBucket(self._now(), share=self._share)
+            self._projects[group_id] = Project(bucket, self._patience)
+        return self._projects[group_id]
+
+    def _learn(self, turn: Turn, now: float, reply: Reply, answer: Checkpoint | Failure) -> None:
+        project = turn.project
+        if isinstance(answer, Failure) and answer.kind is FailureKind.THROTTLED:
+            project.refused(now, turn.at, answer, self._jitter())
+        elif isinstance(answer, Failure) and answer.is_transient:
+            project.failed(now, answer)
+        else:
+            project.succeeded()
+            limit, remaining = read_limit(reply)
+            project.bucket.answered(now, turn.at, limit, remaining, project.in_flight - 1)
+        if project.closed is not None:
+            self._dismiss(project, project.closed)
+
+    def _dismiss(self, project: Project, failure: Failure) -> None:
+        """End the waiting of everyone who queues for a project that was given up."""
+        self._waiting -= bool(project.waiters)
+        while project.waiters:
+            _resolve(project.waiters.popleft(), failure)
+
+    def _end(self, project: Project) -> None:
+        project.in_flight -= 1
+        self.in_flight -= 1
+        if not self.in_flight:
+            self._idle.set()
+        self._reconsider(project)
+        self._give_turns()
+
+    def _queue(self, project: Project) -> None:
+        if not project.queued:
+            project.queued = True
+            self._ready.append(project)
+
+    def _reconsider(self, project: Project) -> None:
+        """Look again at a project that was full or asleep; at all full ones if no other waits."""
+        if project.asleep:
+            project.asleep = 0  # its entry among the sleeping is now void
+            self._ready.append(project)
+        if self._waiting <= 1:
+            self._ready.extend(self._parked)
+            self._parked.clear()
+        elif project in self._parked:
+            self._parked.remove(project)
+            self._ready.append(project)
+
+    def _give_turns(self) -> None:
+        """Hand out turns in rotation until the slots, or those who may send, are used up."""
+        now = self._now()
+        self._wake(now)
+        while self._ready and self.in_flight < self.concurrency and not self._is_paused:
+            self._consider(self._ready.popleft(), now)
+        self._set_timer()
+
+    def _wake(self, now: float) -> None:
+        while self._sleeping and (
+            self._sleeping[0][0] <= now or self._sleeping[0][1] != self._sleeping[0][2].asleep
+        ):
+            _, serial, project = heapq.heappop(self._sleeping)
+            if project.asleep == serial:
+                project.asleep = 0
+                self._ready.append(project)
+
+    def _consider(self, project: Project, now: float) -> None:
+        self._forget_cancelled(project)
+        if not project.waiters:
+            project.queued = False
+        elif project.in_flight >= project.slots(
+            self.fair_slots if self._waiting > 1 else self.concurrency
+        ):
+            self._parked.append(project)
+        elif (wait := project.wait(now)) > 0.0:
+            project.asleep = next(self._serial)
+            heapq.heappush(self._sleeping, (now + wait, project.asleep, project))
+        else:
+            self._give(project, now)
+            self._ready.append(project)
+
+    def _forget_cancelled(self, project: Project) -> None:
+        had_waiters = bool(project.waiters)
+        while project.waiters and project.waiters[0].done():
+            project.waiters.popleft()
+        self._waiting -= had_waiters and not project.waiters
+
+    def _give(self, project: Project, now: float) -> None:
+        project.bucket.take(now)
+        project.in_flight += 1
+        self.in_flight += 1
+        self._idle.clear()
+        project.waiters.popleft().set_result(Turn(project, now))
+        self._waiting -= not project.waiters
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sleeping and not self._is_paused:
+            delay = max(0.0, self._sleeping[0][0] - self._now())
+            self._timer = asyncio.get_running_loop().call_later(delay, self._give_turns)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _resolve(waiter: "asyncio.Future[Turn | Failure]", result: Failure) -> None:
+    if not waiter.done():
+        waiter.set_result(result)

@@ -1,0 +1,306 @@
+"""The outputs of one audit: its lock, its staging folder, its published runs, what is current.
+
+    outputs/<audit_name>/
+      runs/<run_id>/      immutable once it is there
+      current.json        which run is current, replaced atomically and last
+      current             the same as a link
+      attempts.jsonl      one line for every start and end
+      .work/              unfinished journals, staging, the lock
+
+A run is staged in a folder that no reader looks at, every file and folder is forced to disk, then
+one rename makes it visible; only then does the pointer move. A reader that resolves the pointer
+once, and reads on from there, never sees half a run.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+import filelock
+import msgspec
+import pyarrow.parquet as pq
+
+from pipeline.errors import AlreadyRunning, OutputsUnwritable
+from pipeline.tables import Table, to_arrow
+
+#: Rows in one Parquet row group, at most.
+ROW_GROUP_ROWS = 100_000
+
+#: Bytes of bodies in one row group of evidence, at most.
+ROW_GROUP_BYTES = 32 * 1024 * 1024
+
+_CHUNK_ROWS = 10_000
+
+
+class Current(msgspec.Struct, frozen=True):
+    """What `current.json` says; `path` is relative to the audit's folder."""
+
+    run_id: str
+    audit_date: date
+    path: str
+    manifest_sha256: str
+    exit_code: int
+    schema_version: str
+
+
+class AuditFolder:
+    """The folder of one audit name."""
+
+    def __init__(self, output_dir: Path, audit_name: str) -> None:
+        self.path = output_dir / audit_name
+        self.runs = self.path / "runs"
+        self.work = self.path / ".work"
+
+    def prepare(self) -> None:
+        """Make the folders; raises `OutputsUnwritable` where that cannot be done."""
+        with _writing(self.path):
+            self.runs.mkdir(parents=True, exist_ok=True)
+            self.work.mkdir(exist_ok=True)
+            probe = self.work / "probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+
+    @contextmanager
+    def lock(self, holder: str) -> Iterator[None]:
+        """Hold this audit; the lock dies with its process.
+
+        `holder` tells others who has it. Raises `AlreadyRunning` when somebody else does.
+        """
+        note = self.work / "holder"
+        lock = filelock.FileLock(self.work / "lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            by = note.read_text("utf-8") if note.exists() else "an unknown process"
+            raise AlreadyRunning(f"the audit in {self.path} is already running: {by}") from None
+        except OSError as error:
+            raise OutputsUnwritable(f"{self.work} cannot be locked: {error.strerror}") from error
+        try:
+            note.write_text(holder, "utf-8")
+            yield
+        finally:
+            note.unlink(missing_ok=True)
+            lock.release()
+
+    def clean(self) -> None:
+        """Remove what a run that died left half-staged; only while holding the lock."""
+        for left in self.work.glob("stage-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def note(self, **facts: Any) -> None:
+        """Add one line to `attempts.jsonl`."""
+        line = json.dumps(facts, ensure_ascii=False, default=str) + "\n"
+        with (
+            _writing(self.path),
+            (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file,
+        ):
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def current(self) -> Current | None:
+        """Read the pointer; None before the first run."""
+        try:
+            return msgspec.json.decode((self.path / "current.json").read_bytes(), type=Current)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise OutputsUnwritable(
+                f"{self.path / 'current.json'} cannot be read: {error}",
+                hint="restore it from a copy, or remove it and start again",
+            ) from error
+
+    def stage(self, run_id: str) -> "Staging":
+        """Begin a run's folder, out of sight."""
+        return Staging(self.work / f"stage-{run_id}", run_id)
+
+    def publish(self, staging: "Staging", current: Current) -> bool:
+        """Make a staged run visible, then current.
+
+        False when it is published but not current, because the current run has a later audit date.
+        """
+        with _writing(self.path):
+            _sync_tree(staging.path)
+            staging.path.rename(self.runs / staging.run_id)
+            _sync(self.runs)
+            known = self.current()
+            if known is not None and known.audit_date > current.audit_date:
+                return False
+            self._point_to(current)
+            return True
+
+    def _point_to(self, current: Current) -> None:
+        pointer = self.work / "current.json"
+        pointer.write_bytes(msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n")
+        _sync(pointer)
+        pointer.replace(self.path / "current.json")
+        link = self.work / "current"
+        link.unlink(missing_ok=True)
+        link.symlink_to(current.path)
+        link.replace(self.path / "current")
+        _sync(self.path)
+
+
+class Staging:
+    """A run's folder while it is being written."""
+
+    def __init__(self, path: Path, run_id: str) -> None:
+        self.path = path
+        self.run_id = run_id
+        self._rows: dict[str, int] = {}
+        with _writing(path):
+            path.mkdir(parents=True)
+
+    def table(self, table: Table, audit_date: date, constants: Sequence[Any]) -> "Sink":
+        """Open the file of one table; `constants` are the values of its first columns."""
+        folder = f"{table.name}/dt={audit_date.isoformat()}"
+        return self._sink(f"{folder}/{table.name}-{self.run_id}-00000.parquet", table, constants)
+
+    def evidence(self, table: Table, constants: Sequence[Any]) -> "Sink":
+        """Open a file of evidence, whose row groups are bounded in bytes too."""
+        return self._sink(f"evidence/{table.name}-{self.run_id}-00000.parquet", table, constants)
+
+    def _sink(self, name: str, table: Table, constants: Sequence[Any]) -> "Sink":
+        path = self._place(name)
+        return Sink(path, table, constants, lambda rows: self._rows.__setitem__(name, rows))
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Write one small file."""
+        data = content.encode() if isinstance(content, str) else content
+        with _writing(self.path):
+            self._place(name).write_bytes(data)
+
+    @contextmanager
+    def open_text(self, name: str) -> Iterator[TextIO]:
+        """Open a text file to be written line by line."""
+        with _writing(self.path), self._place(name).open("w", encoding="utf-8", newline="") as file:
+            yield file
+
+    def copy(self, name: str, source: Path) -> None:
+        """Copy a file in as it is."""
+        with _writing(self.path):
+            shutil.copyfile(source, self._place(name))
+
+    def rows(self, table: Table) -> int:
+        """How many rows the closed files of `table` hold."""
+        return sum(rows for name, rows in self._rows.items() if f"{table.name}-" in name)
+
+    def seal(self, facts: dict[str, Any]) -> str:
+        """List every file with its digest in `manifest.json`; give the manifest's own digest."""
+        files = [self._describe(path) for path in self._files()]
+        text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False, default=str)
+        self.write("manifest.json", text + "\n")
+        sums = [f"{_sha256(path)}  {self._name(path)}\n" for path in self._files()]
+        self.write("SHA256SUMS", "".join(sums))
+        return _sha256(self.path / "manifest.json")
+
+    def _describe(self, path: Path) -> dict[str, Any]:
+        name = self._name(path)
+        size, digest = path.stat().st_size, _sha256(path)
+        return {"path": name, "rows": self._rows.get(name), "bytes": size, "sha256": digest}
+
+    def _files(self) -> list[Path]:
+        return sorted(path for path in self.path.rglob("*") if path.is_file())
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.path).as_posix()
+
+    def _place(self, name: str) -> Path:
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class Sink:
+    """One Parquet file being written, a chunk of rows at a time. Use as a context manager."""
+
+    def __init__(
+        self, path: Path, table: Table, constants: Sequence[Any], done: Callable[[int], None]
+    ) -> None:
+        self._path = path
+        self._schema = table.schema
+        self._constants = constants
+        self._done = done
+        self._rows: list[tuple[Any, ...]] = []
+        self._chunks: list[Any] = []
+        self._chunked_rows = 0
+        self._bytes = 0
+        self.count = 0
+        with _writing(path):
+            self._writer = pq.ParquetWriter(path, self._schema, compression="snappy")
+
+    def add(self, row: tuple[Any, ...], size: int = 0) -> None:
+        """Add one row, without the constants; `size` counts towards the row group's bytes."""
+        self._rows.append(row)
+        self._bytes += size
+        self.count += 1
+        if len(self._rows) >= _CHUNK_ROWS or self._bytes >= ROW_GROUP_BYTES:
+            self._chunk()
+
+    def _chunk(self) -> None:
+        """Turn the gathered rows into Arrow, which is smaller; write when a row group is full."""
+        self._chunks.append(to_arrow(self._schema, self._constants, self._rows))
+        self._chunked_rows += len(self._rows)
+        self._rows = []
+        if self._chunked_rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
+            self._write()
+
+    def _write(self) -> None:
+        import pyarrow as pa
+
+        with _writing(self._path):
+            self._writer.write_table(pa.concat_tables(self._chunks), row_group_size=ROW_GROUP_ROWS)
+        self._chunks, self._chunked_rows, self._bytes = [], 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self._chunk()
+            self._write()
+        with _writing(self._path):
+            self._writer.close()
+        self._done(self.count)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise OutputsUnwritable(f"{where} cannot be written: {error.strerror or error}") from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_tree(folder: Path) -> None:
+    """Force a folder to disk, the innermost first."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(place, name))
+        _sync(Path(place))
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

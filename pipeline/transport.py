@@ -1,0 +1,228 @@
+"""Request → Reply over HTTP: the one place where aiohttp's errors end.
+
+Whatever happens on the wire becomes a `Reply`. The text of a foreign error is not repeated, since
+some carry the request's headers: a reply says in our own words what happened.
+
+Redirects are not followed, bodies are capped, TLS is always verified, and plain HTTP is for
+loopback alone.
+"""
+
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
+from pipeline.auth import Authentication, TokenUnavailable
+from pipeline.errors import ConfigurationWrong
+from pipeline.outcomes import FailureKind
+
+#: The largest body that is read, in bytes, after decompression. A checkpoint has a few thousand.
+MAX_BODY = 8 * 1024 * 1024
+
+_CHUNK = 64 * 1024
+_CLOSE_S = 10.0
+
+
+class Connection(msgspec.Struct, frozen=True):
+    """How to reach Atlas. `timeout` in seconds, for a whole request with its body."""
+
+    base_url: str
+    user_agent: str
+    timeout: float = 30.0
+    ca_file: Path | None = None
+    proxy: str | None = None
+
+
+class HttpTransport:
+    """Sends requests through one session; made by `connect`."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        *,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._session = session
+        self._base_url = base_url
+        self._wall = wall
+
+    async def send(self, request: Request) -> Reply:
+        """Send one GET and read the whole answer; trouble on the way is part of the reply.
+
+        Raises `CredentialsRefused` when the credentials end before the request is sent.
+        """
+        sent_at, status, headers = self._wall(), 0, dict[str, str]()
+        try:
+            async with self._session.get(
+                URL(self._base_url + request.path, encoded=True),
+                headers={"Accept": request.accept},
+                allow_redirects=False,
+            ) as response:
+                status, headers = response.status, _chosen(response.headers)
+                body = await _read_capped(response)
+            return Reply(status, sent_at, self._wall(), headers, body)
+        except _TooLargeError:
+            trouble = FailureKind.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes"
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            trouble = _read_trouble(error)
+        return Reply(status, sent_at, self._wall(), headers, b"", *trouble)
+
+
+class _TooLargeError(Exception):
+    """The body went past the cap."""
+
+
+async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        size += len(chunk)
+        if size > MAX_BODY:
+            raise _TooLargeError
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _chosen(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: headers[name] for name in EVIDENCE_HEADERS if name in headers}
+
+
+def _read_trouble(error: Exception) -> tuple[FailureKind, str]:
+    """Say what kind of trouble a foreign error is, without repeating what it carries."""
+    if isinstance(error, TokenUnavailable):
+        return FailureKind.UNREACHABLE, str(error)
+    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
+        kind, words = _named_trouble(error)
+        return kind, f"{words}: {error.os_error.strerror}"
+    return _named_trouble(error)
+
+
+#: Foreign errors → what they are; the first that fits counts.
+_TROUBLES: tuple[tuple[type[Exception], FailureKind, str], ...] = (
+    (TimeoutError, FailureKind.TIMED_OUT, "no whole answer in time"),
+    (
+        aiohttp.ClientConnectorCertificateError,
+        FailureKind.UNREACHABLE,
+        "the server's certificate is not trusted",
+    ),
+    (aiohttp.ClientSSLError, FailureKind.UNREACHABLE, "no TLS with the server"),
+    (aiohttp.ClientConnectorDNSError, FailureKind.UNREACHABLE, "the host has no address"),
+    (aiohttp.ClientProxyConnectionError, FailureKind.UNREACHABLE, "no connection to the proxy"),
+    (aiohttp.ClientHttpProxyError, FailureKind.UNREACHABLE, "the proxy refuses"),
+    (aiohttp.ClientConnectorError, FailureKind.UNREACHABLE, "no connection"),
+    (aiohttp.ClientPayloadError, FailureKind.CUT, "the body ended early or is badly compressed"),
+    (aiohttp.ClientResponseError, FailureKind.UNREADABLE, "the answer is not HTTP"),
+    (aiohttp.ClientConnectionError, FailureKind.UNREACHABLE, "closed before the answer"),
+    (ConnectionError, FailureKind.UNREACHABLE, "closed before the answer"),
+)
+
+
+def _named_trouble(error: Exception) -> tuple[FailureKind, str]:
+    for foreign, kind, words in _TROUBLES:
+        if isinstance(error, foreign):
+            return kind, words
+    return FailureKind.UNREACHABLE, f"no answer ({type(error).__name__})"
+
+
+# --- where to connect ---------------------------------------------------------------------------
+
+
+def read_base_url(text: str) -> str:
+    """Check the address of Atlas: https, or http to loopback; no credentials, query or fragment.
+
+    Raises `ConfigurationWrong`, without repeating an address that may hold a secret.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        parts, host = urlsplit(""), ""
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationWrong(
+            "the base URL holds a user name or password",
+            hint="give the address alone, credentials through their own variables",
+        )
+    if not host or parts.scheme not in ("https", "http") or parts.query or parts.fragment:
+        raise ConfigurationWrong(
+            f"the base URL is not an address of the form https://host: {text!r}",
+            hint="leave --base-url and MONGODB_ATLAS_BASE_URL out for https://cloud.mongodb.com",
+        )
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigurationWrong(
+            f"plain http would show the credentials to the network: {text!r}",
+            hint="use https; http is for 127.0.0.1, ::1 and localhost alone",
+        )
+    return text.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine by its loopback address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def proxy_for(base_url: str, environ: Mapping[str, str]) -> str | None:
+    """Give the proxy that the environment names for `base_url`; none for loopback.
+
+    Raises `ConfigurationWrong` for a kind of proxy that cannot be used.
+    """
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    proxies = _proxies(environ)
+    if is_loopback(host) or proxy_bypass_environment(host, proxies):
+        return None
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+        raise ConfigurationWrong(
+            f"the proxy named for {parts.scheme} is not an http proxy",
+            hint="name one of the form http://host:port in HTTPS_PROXY, or the host in NO_PROXY",
+        )
+    return proxy
+
+
+def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """Read `<scheme>_proxy` in either case; the lower-case name wins, as it does for curl."""
+    named = {name: value for name, value in environ.items() if name.lower().endswith("_proxy")}
+    upper_first = sorted(named.items(), key=lambda item: item[0].islower())
+    return {name.lower().removesuffix("_proxy"): value for name, value in upper_first if value}
+
+
+def _tls(ca_file: Path | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationWrong(
+            f"--ca-file {ca_file} holds no certificates that can be read: {error.strerror}",
+            hint="name a file with PEM certificates",
+        ) from error
+
+
+@asynccontextmanager
+async def connect(
+    connection: Connection, authentication: Authentication
+) -> AsyncIterator[HttpTransport]:
+    """Open a session to Atlas; at the end revoke what the authentication holds, and close it."""
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=_tls(connection.ca_file)),
+        timeout=aiohttp.ClientTimeout(total=connection.timeout),
+        headers={"User-Agent": connection.user_agent},
+        cookie_jar=aiohttp.DummyCookieJar(),
+        middlewares=(authentication,),
+        proxy=connection.proxy,
+        trust_env=False,
+    ) as session:
+        try:
+            yield HttpTransport(session, connection.base_url)
+        finally:
+            await authentication.close(session)

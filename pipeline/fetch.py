@@ -100,10 +100,11 @@ class Fetcher:
     async def ask(self, item: Item) -> Outcome:
         """Ask for `item` once; refusals are waited out and do not count."""
         request = request_for(item.ref, envelope=self._envelope)
+        refused: Failed | None = None
         while True:
             turn = await self._governor.acquire(item.ref.group_id)
-            if isinstance(turn, Failure):
-                return Failed(turn, None, item.attempts)
+            if isinstance(turn, Failure):  # the project was given up: its own refusal says more
+                return refused or Failed(turn, None, item.attempts)
             reply = answer = None
             try:
                 reply = await self._transport.send(request)
@@ -116,6 +117,7 @@ class Fetcher:
                 return Fetched(answer, reply_id, item.attempts + 1)
             if answer.kind is not FailureKind.THROTTLED:
                 return Failed(answer, reply_id, item.attempts + 1)
+            refused = Failed(answer, reply_id, item.attempts)
 
     async def _ask_again(self, item: Item, outcome: Outcome) -> Outcome:
         last = outcome

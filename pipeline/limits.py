@@ -210,9 +210,11 @@ class Project:
         self._refused_since = now if self._refused_since is None else self._refused_since
         free_at = now + self.bucket.wait(now)
         if free_at - self._refused_since > self._patience.refused:
-            waits = f"the project asks to wait until {free_at - self._refused_since:.0f} s after"
-            detail = f"{waits} its first refusal, patience is {self._patience.refused:.0f} s"
-            self.closed = msgspec.structs.replace(failure, detail=f"{detail}; {failure.detail}")
+            self.closed = Failure(
+                FailureKind.THROTTLED,
+                detail="not asked: the project has refused every request and asks to wait "
+                f"{free_at - now:.0f} s more, this run waits {self._patience.refused:.0f} s in all",
+            )
 
     def failed(self, now: float, failure: Failure) -> None:
         """A transient failure: after several in a row hold and probe, after some probes give up."""

@@ -1,6 +1,6 @@
 # GNU make 3.81 or newer and a POSIX shell. `make` alone tells what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo audit test lint types format lock clean venv venv-dev
+.PHONY: help demo audit test lint types format docs lock clean venv venv-dev
 .SUFFIXES:
 
 # Read by the recipes as shell variables, so that blanks and quotes in a path survive.
@@ -68,6 +68,9 @@ types: venv-dev ## mypy --strict
 format: venv-dev ## format, and mend what ruff can mend safely
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+docs: venv ## renew docs/tables.md from the schemas
+	@$(BIN)/python -m pipeline.dictionary > docs/tables.md
 
 lock: ## renew both lock files (UPGRADE= keeps the versions that still fit)
 	@sh -c "$$MAKE_LOCKS"

@@ -67,8 +67,8 @@ class Reply(msgspec.Struct, frozen=True):
     """What came back for one request, or what kept it from coming back.
 
     `trouble` is set when no whole answer arrived, and `status` is 0 when not even its head did;
-    `headers` are the chosen ones
-    with lower-case names; `body` is as received, after content decoding; times are aware, in UTC.
+    `headers` are the chosen ones with lower-case names; `body` is as received, after content
+    decoding; times are aware, in UTC.
     """
 
     status: int
@@ -103,6 +103,7 @@ def preliminary_request() -> Request:
 CODE_KINDS: dict[tuple[int, str], FailureKind] = {
     (400, "BACKUP_JOB_NOT_FOUND"): FailureKind.BACKUPS_ABSENT,
     (400, "BACKUP_CONFIG_NOT_FOUND"): FailureKind.BACKUPS_ABSENT,
+    (400, "INVALID_VERSION_DATE"): FailureKind.NOT_ACCEPTABLE,  # elsewhere it comes with 406
     (401, "USER_UNAUTHORIZED"): FailureKind.PROJECT_REFUSED,
     (401, "NOT_IN_GROUP"): FailureKind.PROJECT_REFUSED,
     (401, "USER_CANNOT_ACCESS_GROUP"): FailureKind.PROJECT_REFUSED,
@@ -162,7 +163,7 @@ class AtlasError(msgspec.Struct, frozen=True):
         said = [self.detail or self.reason or ""]
         said += [f"{field}: {description}" for field, description in self.fields]
         if self.parameters:
-            said.append(f"parameters {msgspec.json.encode(self.parameters).decode()}")
+            said.append(f"parameters {_text(self.parameters)}")
         return _shorten("; ".join(filter(None, said)))
 
 
@@ -176,10 +177,9 @@ def read_reply(ref: CheckpointRef, reply: Reply) -> Checkpoint | Failure:
     status, document = open_envelope(reply.status, _decode(reply.body))
     if status != _HTTP_OK:
         return _read_failure(status, document, reply)
-    if not isinstance(document, dict) or not document.keys() & _CHECKPOINT_FIELDS:
+    if not isinstance(document, dict) or not _is_checkpoint(document):
         return _unreadable(reply)
-    checkpoint = read_checkpoint(document)
-    return _other_checkpoint(ref, checkpoint) or checkpoint
+    return _other_checkpoint(ref, document) or read_checkpoint(document)
 
 
 def read_preliminary(reply: Reply) -> Failure | None:
@@ -199,12 +199,13 @@ def open_envelope(status: int, document: Any) -> tuple[int, Any]:
     if status != _HTTP_OK or not isinstance(document, dict) or not document.keys() >= _ENVELOPE:
         return status, document
     inner = document["status"]
-    if not isinstance(inner, int) or isinstance(inner, bool):
+    if not isinstance(inner, int) or inner not in _STATUSES:
         return status, document
     return inner, document["content"]
 
 
 _ENVELOPE = {"status", "content"}
+_STATUSES = range(100, 600)
 
 
 def _decode(body: bytes) -> Any:
@@ -218,29 +219,52 @@ def _decode(body: bytes) -> Any:
 def _read_failure(status: int, document: Any, reply: Reply) -> Failure:
     error = read_error(document)
     kind = failure_kind(status, error.error_code)
+    if document is None and kind in _TOLD_BY_BODY and "json" in reply.headers.get(_TYPE, ""):
+        return _unreadable(reply)  # cut short: what it would have said is worth asking again
     return Failure(
         kind,
         status,
-        error.error_code,
+        error.error_code and _shorten(error.error_code),
         str(error) or _excerpt(reply),
         retry_after=read_retry_after(reply),
         refusal=_read_refusal(error, reply) if kind is FailureKind.THROTTLED else None,
     )
 
 
+_TYPE = "content-type"
+
+#: Kinds that a status alone does not make certain.
+_TOLD_BY_BODY = frozenset(
+    {
+        FailureKind.BAD_REQUEST,
+        FailureKind.UNAUTHENTICATED,
+        FailureKind.PROJECT_REFUSED,
+        FailureKind.NOT_FOUND,
+    }
+)
+
+
 def _unreadable(reply: Reply) -> Failure:
     return Failure(FailureKind.UNREADABLE, reply.status, detail=_excerpt(reply))
 
 
-def _other_checkpoint(ref: CheckpointRef, checkpoint: Checkpoint) -> Failure | None:
-    """An answer that names another checkpoint or project than the one asked for."""
-    pairs = (
-        ("id", checkpoint.id, ref.checkpoint_id),
-        ("groupId", checkpoint.group_id, ref.group_id),
-    )
-    for name, found, wanted in pairs:
-        if found is not None and found != wanted:
-            detail = _shorten(f"the answer's {name} is {found!r}, asked for {wanted!r}")
+#: What an answer says of a checkpoint; a gateway's own page may well hold a "timestamp".
+_TELLING_FIELDS = ("id", "restorable", "parts")
+
+
+def _is_checkpoint(document: Mapping[str, Any]) -> bool:
+    return any(document.get(name) is not None for name in _TELLING_FIELDS)
+
+
+def _other_checkpoint(ref: CheckpointRef, document: Mapping[str, Any]) -> Failure | None:
+    """An answer that names another checkpoint or project than the one asked for.
+
+    A name of another type than documented names none that was asked for.
+    """
+    for name, wanted in (("id", ref.checkpoint_id), ("groupId", ref.group_id)):
+        found = document.get(name)
+        if found is not None and not (isinstance(found, str) and found.lower() == wanted):
+            detail = _shorten(f"the answer's {name} is {_text(found)}, asked for {_text(wanted)}")
             return Failure(FailureKind.OTHER_CHECKPOINT, _HTTP_OK, detail=detail)
     return None
 
@@ -262,7 +286,7 @@ def read_error(document: Any) -> AtlasError:
 def _read_violations(document: Any) -> tuple[tuple[str, str], ...]:
     fields = document.get("fields") if isinstance(document, dict) else None
     return tuple(
-        (str(field.get("field", "?")), str(field.get("description", "")))
+        (_typed(field.get("field"), str) or "?", _typed(field.get("description"), str) or "")
         for field in _typed(fields, list) or ()
         if isinstance(field, dict)
     )
@@ -270,6 +294,14 @@ def _read_violations(document: Any) -> tuple[tuple[str, str], ...]:
 
 def _typed(value: Any, kind: type[T]) -> T | None:
     return value if isinstance(value, kind) else None
+
+
+def _text(value: Any) -> str:
+    """A decoded value as JSON; what could just be read may be nested too deep to be written."""
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError:
+        return "(nested too deep)"
 
 
 def _excerpt(reply: Reply) -> str:
@@ -326,15 +358,17 @@ def _read_count(value: str | None) -> int | None:
     return int(value) if value and re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
 
 
-#: Places in the `parameters` of RATE_LIMITED_TOKEN_BUCKET; the first is the path.
-_BUCKET_PARAMETERS = 5
+_BUCKET_CODE = "RATE_LIMITED_TOKEN_BUCKET"
 
 
 def _read_refusal(error: AtlasError, reply: Reply) -> Refusal:
-    """Two forms are known: a token bucket's four numbers, and "n requests every m minutes"."""
+    """Two forms are known: a token bucket's four numbers, and "n requests every m minutes".
+
+    The first of the `parameters` is the path in both.
+    """
     after = read_retry_after(reply)
     numbers = [_read_number(value) for value in error.parameters[1:]]
-    if len(error.parameters) == _BUCKET_PARAMETERS:
+    if error.error_code == _BUCKET_CODE and len(numbers) == 4:  # noqa: PLR2004
         waits, capacity, rate, duration = numbers
         return Refusal(waits if after is None else after, capacity, rate, duration)
     if error.error_code == "RATE_LIMITED" and len(numbers) == 2 and numbers[1]:  # noqa: PLR2004

@@ -327,10 +327,11 @@ async def _demo(source: Path | None, output_dir: Path, watcher: "Watcher") -> "P
 
 def _sample(output_dir: Path, fleet: "Fleet") -> Path:
     from pipeline.runs import AuditFolder
+    from pipeline.simulator import sample_csv
 
     AuditFolder(output_dir, "demo").prepare()
     path = output_dir / "demo" / "sample.csv"
-    path.write_text(fleet.sample_csv(), "utf-8")
+    path.write_text(sample_csv(fleet), "utf-8")
     return path
 
 

@@ -35,6 +35,8 @@ _PRELIMINARY_WAITS = (1.0, 3.0)
 #: It is not made again after so many seconds in all.
 _PRELIMINARY_PATIENCE = 25.0
 
+#: For how long what it said counts for a project whose requests are answered 401. Seconds.
+_STANDING_COUNTS = 60.0
 
 _UNREACHED = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
 
@@ -71,22 +73,28 @@ class Collector:
             envelope=asking.envelope,
         )
         self._pool = Pool(self._governor, self._settle)
-        self._known: dict[str, asyncio.Task[Failure | None]] = {}
+        self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
+        self._standing: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Ask nothing more; `run` returns when the requests in flight have ended."""
         self._pool.stop()
+        if self._standing is not None:
+            self._standing.cancel()
 
     async def run(self) -> None:
         """Ask until every triple has an answer, or as far as a stop lets.
 
         Raises what ends the run; the journal then holds everything that was answered before.
         """
-        await self._check_standing()
+        self._standing = asyncio.create_task(self._check_standing())
+        await asyncio.wait({self._standing})
+        if not self._standing.cancelled():
+            self._standing.result()
         await self._pool.run(self._fetcher.fetch, self._journal.pending())
         if not self._pool.is_stopped:
             self._governor.reopen()
-            again = TRANSIENT_KINDS | {FailureKind.NOT_ASKED}
+            again = TRANSIENT_KINDS | {FailureKind.NOT_ASKED, FailureKind.UNAUTHENTICATED}
             await self._pool.run(self._fetcher.ask, self._journal.failing(again))
         self._journal.flush()
         if not self._pool.is_stopped:
@@ -101,19 +109,19 @@ class Collector:
         failure = await self._preliminary()
         for wait in _PRELIMINARY_WAITS:
             is_reached = failure is None or failure.kind not in _UNREACHED
-            if is_reached or self._pool.is_stopped or clock() > until:
+            if is_reached or clock() > until:
                 break
             log.warning("Atlas is not reached; trying again in %g s", wait)
             await asyncio.sleep(wait)
             failure = await self._preliminary()
-        if failure is None or self._pool.is_stopped:
+        if failure is None:
             return
         if failure.kind in _UNREACHED:
             raise AtlasUnavailable(
                 f"Atlas cannot be reached: {failure.detail}",
                 hint="check network, proxy, --base-url and --ca-file; nothing was published",
             )
-        if failure.kind is FailureKind.UNAUTHENTICATED or failure.kind in RUN_ENDING_KINDS:
+        if _ends_run(failure):
             raise _refused(failure)
         log.warning("the preliminary call was answered with %s; going on", _words(failure))
 
@@ -137,13 +145,18 @@ class Collector:
         if failure.kind is not FailureKind.UNAUTHENTICATED:
             return
         # A project of another organization answers in the same words as bad credentials do: the
-        # preliminary call, made again once for each such project, tells the two apart.
-        group_id = item.ref.group_id
-        if group_id not in self._known:
-            self._known[group_id] = asyncio.create_task(self._preliminary())
-        standing = await self._known[group_id]
-        if standing is not None and standing.kind is FailureKind.UNAUTHENTICATED:
+        # preliminary call, made again now and then for each such project, tells the two apart.
+        standing = await self._standing_beside(item.ref.group_id)
+        if standing is not None and _ends_run(standing):
             raise _refused(standing)
+
+    def _standing_beside(self, group_id: str) -> "asyncio.Task[Failure | None]":
+        now = asyncio.get_running_loop().time()
+        asked_at, standing = self._known.get(group_id, (float("-inf"), None))
+        if standing is None or now - asked_at > _STANDING_COUNTS:
+            standing = asyncio.create_task(self._preliminary())
+            self._known[group_id] = now, standing
+        return standing
 
     def _check_availability(self) -> None:
         """Nothing but outages: then nothing is known of any triple, and nothing is published."""
@@ -152,6 +165,11 @@ class Collector:
             return
         said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
         raise AtlasUnavailable(f"Atlas answered nothing that this run asked: {said}")
+
+
+def _ends_run(standing: Failure) -> bool:
+    """Whether the preliminary call's failure is the whole run's."""
+    return standing.kind is FailureKind.UNAUTHENTICATED or standing.kind in RUN_ENDING_KINDS
 
 
 def _refused(failure: Failure) -> AuditError:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -36,6 +37,7 @@ from pipeline.tables import (
     checkpoint_row,
     part_rows,
 )
+from pipeline.transport import is_loopback
 
 #: Headers by which Atlas announces that the operation will go.
 _ANNOUNCEMENTS = ("deprecation", "sunset")
@@ -53,6 +55,8 @@ def derive(
     `go_on` is called now and then and may raise to stop. Raises `ProgramFault` where a law breaks.
     """
     tally = Tally()
+    if is_loopback(urlsplit(facts.base_url).hostname or ""):
+        tally.notice("The answers came from this machine itself: a simulator, or a proxy to Atlas.")
     with ExitStack() as stack:
         tables = _Tables(stack, staging, facts)
         file = stack.enter_context(staging.open_text("unresolved.csv"))

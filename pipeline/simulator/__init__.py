@@ -14,6 +14,7 @@ from pipeline.simulator.buckets import BucketRules
 from pipeline.simulator.credentials import Credentials
 from pipeline.simulator.faults import FaultPlan
 from pipeline.simulator.fleet import Fleet
+from pipeline.simulator.sample import sample_csv
 from pipeline.simulator.server import serve
 
-__all__ = ["BucketRules", "Credentials", "FaultPlan", "Fleet", "serve"]
+__all__ = ["BucketRules", "Credentials", "FaultPlan", "Fleet", "sample_csv", "serve"]

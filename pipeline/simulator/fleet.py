@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from pipeline.simulator.chance import draw, hex_text, object_id, shuffled
 from pipeline.simulator.instants import text_of
-from pipeline.simulator.sample import sample_csv
 from pipeline.simulator.stories import (
     CYCLE,
     HEALTHY,
@@ -221,10 +220,6 @@ class Fleet:
             for cluster in project.clusters:
                 for place in range(cluster.count):
                     yield self._triple(project, cluster, place)
-
-    def sample_csv(self) -> str:
-        """Return a small curated input; see `sample`."""
-        return sample_csv(self)
 
     def write_triples(self, file: TextIO, plan: Expecting | None = None) -> int:
         """Write every triple as CSV under `COLUMNS` and return their number.

@@ -12,11 +12,10 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pipeline.simulator.chance import shuffled
+from pipeline.simulator.fleet import Fleet, Triple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from pipeline.simulator.fleet import Fleet, Triple
 
 HEADER = ("project_id", "cluster_name", "checkpoint_id", "owner", "expected_verdict")
 

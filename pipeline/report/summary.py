@@ -21,6 +21,7 @@ from pipeline.triples import BadLine
 #: How many rows a report shows of each list; what is left out is counted.
 SHOWN_ROWS = 200
 SHOWN_CLUSTERS = 1000
+SHOWN_NOTICES = 20
 
 SUMMARY_VERSION = 1
 
@@ -211,6 +212,7 @@ class Tally:
         self._first_reply: datetime | None = None
         self._last_reply: datetime | None = None
         self._notices: dict[str, None] = {}
+        self._has_more_notices = False
 
     def add(self, judgement: Judgement) -> None:
         """Count one cluster's judgement."""
@@ -227,7 +229,10 @@ class Tally:
 
     def notice(self, text: str) -> None:
         """Keep something that concerns the whole run; said once however often it is noticed."""
-        self._notices[text] = None
+        if text in self._notices or len(self._notices) < SHOWN_NOTICES:
+            self._notices[text] = None
+        else:
+            self._has_more_notices = True
 
     def _add_cluster(self, cluster: Cluster) -> None:
         """Keep clusters with trouble before those without."""
@@ -304,7 +309,7 @@ class Tally:
             excused_count=self.excused_count,
             duration_s=(facts.finished_at - facts.started_at).total_seconds(),
             laws=laws,
-            notices=(*self._date_notices(facts.audit_date), *self._notices),
+            notices=(*self._date_notices(facts.audit_date), *self._said_notices()),
             projects=tuple(self._projects[group_id] for group_id in sorted(self._projects)),
             clusters=tuple(clusters),
             clusters_left_out=self._cluster_count - len(clusters),
@@ -342,9 +347,13 @@ class Tally:
             example.severity,
             example.scope,
             title,
-            tuple(example.controls.split("; ")),
+            tuple(filter(None, example.controls.split("; "))),
             self._rules[rule_id],
         )
+
+    def _said_notices(self) -> list[str]:
+        more = ["There were more notices than these."] if self._has_more_notices else []
+        return [*self._notices, *more]
 
     def _date_notices(self, audit_date: date) -> list[str]:
         """Replies more than a day away from the date that labels them."""
@@ -370,7 +379,7 @@ def _row(outcome: JudgedOutcome, reasons: tuple[str, ...]) -> Row:
     if outcome.failure_kind is not None:
         said = " ".join(filter(None, (outcome.error_code, outcome.error_detail)))
         status = f" ({outcome.http_status})" if outcome.http_status else ""
-        reasons = (f"{outcome.failure_kind}{status}: {said}",)
+        reasons = (": ".join(filter(None, (f"{outcome.failure_kind}{status}", said))),)
     return Row(
         outcome.group_id,
         outcome.cluster_name,
@@ -399,7 +408,7 @@ def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
         _n(counts.fail_count, "checkpoint") + (" fails" if counts.fail_count == 1 else " fail")
         if counts.fail_count
         else "",
-        f"{counts.absent_count} absent" if counts.absent_count else "",
+        f"{counts.absent_count:,} absent" if counts.absent_count else "",
         _n(tally.cluster_finding_count, "cluster") + " without a restorable checkpoint"
         if tally.cluster_finding_count
         else "",
@@ -413,7 +422,8 @@ def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
         else "",
     ]
     said = ", ".join(filter(None, (*trouble, *unknown)))
-    of = f"{counts.pass_count:,} of {_n(counts.triple_count, 'checkpoint')} pass"
+    passes = "passes" if 1 in (counts.pass_count, counts.triple_count) else "pass"
+    of = f"{counts.pass_count:,} of {_n(counts.triple_count, 'checkpoint')} {passes}"
     if tally.open_count:
         return "No", f"{of}; {said}."
     if any(unknown):

@@ -13,6 +13,7 @@ one run shares one token and revokes it at its end.
 import asyncio
 import hashlib
 import logging
+import re
 import stat
 import time
 from base64 import b64encode
@@ -42,7 +43,11 @@ _RENEW_EARLY_SHARE, _RENEW_EARLY_S = 0.1, 30.0
 #: good token too, and renewing for each of its triples would use up the tokens. Seconds.
 _RENEW_PAUSE_S = 600.0
 
+#: How long a token that cannot be renewed just now is used before that is tried again. Seconds.
+_RETRY_PAUSE_S = 10.0
+
 _DEFAULT_LIFE_S = 3600.0
+_GRANT = {"grant_type": "client_credentials"}
 _TOKEN_ANSWER_BYTES = 64 * 1024
 _OAUTH_TIMEOUT = aiohttp.ClientTimeout(total=15)
 
@@ -125,17 +130,21 @@ def _read_part(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str,
     given = [
         (variable, value)
         for name in names
-        for variable, value in ((name, environ.get(name)), _from_file(f"{name}_FILE", environ))
+        for variable, value in (
+            (name, environ.get(name, "").strip()),
+            _from_file(f"{name}_FILE", environ),
+        )
         if value
     ]
-    if len({value for _, value in given}) > 1:
-        raise ConfigurationWrong(
-            f"{given[0][0]} and {given[1][0]} are both set and differ", hint="unset one of them"
-        )
     if not given:
         return None
-    variable, value = given[0][0], given[0][1].strip()
-    if not (value.isascii() and value.isprintable()):
+    variable, value = given[0]
+    differing = [other for other, its_value in given if its_value != value]
+    if differing:
+        raise ConfigurationWrong(
+            f"{variable} and {differing[0]} are both set and differ", hint="unset one of them"
+        )
+    if not _CREDENTIAL.fullmatch(value):
         raise CredentialsRefused(
             f"{variable} holds characters that no credential has",
             hint="look for line breaks, quotes or blanks that were pasted along",
@@ -143,10 +152,14 @@ def _read_part(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str,
     return variable, value
 
 
-def _from_file(variable: str, environ: Mapping[str, str]) -> tuple[str, str | None]:
+#: No blanks, no line breaks, no quotes around it.
+_CREDENTIAL = re.compile(r"(?!(['\"]).*\1$)[!-~]+")
+
+
+def _from_file(variable: str, environ: Mapping[str, str]) -> tuple[str, str]:
     name = environ.get(variable)
     if not name:
-        return variable, None
+        return variable, ""
     path = Path(name)
     try:
         mode = path.stat().st_mode
@@ -275,6 +288,7 @@ class TokenUnavailable(aiohttp.ClientConnectionError):
 class _Token:
     value: str = field(repr=False)
     renew_at: float
+    ends_at: float
 
 
 class ServiceAccount:
@@ -295,6 +309,7 @@ class ServiceAccount:
         self._made: list[str] = []
         self._making: asyncio.Task[_Token] | None = None
         self._renewed_at = float("-inf")
+        self._not_before = float("-inf")
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: Handler
@@ -310,6 +325,8 @@ class ServiceAccount:
 
     async def close(self, session: aiohttp.ClientSession) -> None:
         """Revoke every token this run made; a failure to do so is said and does no other harm."""
+        if self._making is not None:
+            await asyncio.wait({self._making})
         for token in self._made:
             form = {"token": token, "token_type_hint": "access_token"}
             try:
@@ -319,6 +336,7 @@ class ServiceAccount:
             if status != _HTTP_OK:
                 log.warning("an access token could not be revoked; it ends by itself in an hour")
         self._made.clear()
+        self._token = None
 
     def _may_renew(self, refused: _Token) -> bool:
         """Whether another token than the refused one is, or may now be made, at hand."""
@@ -331,36 +349,50 @@ class ServiceAccount:
         return True
 
     async def _current(self, session: aiohttp.ClientSession) -> _Token:
-        """Give the token in force; makes one, for everybody who waits, if there is none."""
-        if self._token is not None and self._clock() < self._token.renew_at:
-            return self._token
+        """Give the token in force; makes one, for everybody who waits, if there is none.
+
+        A token that is only due for renewal stays in use while no other is to be had.
+        """
+        token, now = self._token, self._clock()
+        if token is not None and now < max(token.renew_at, min(self._not_before, token.ends_at)):
+            return token
         if self._making is None:
             self._making = asyncio.create_task(self._make(session))
             self._making.add_done_callback(self._made_one)
-        return await asyncio.shield(self._making)
+        try:
+            return await asyncio.shield(self._making)
+        except (aiohttp.ClientError, TimeoutError, CredentialsRefused):
+            if token is None or token is not self._token or self._clock() >= token.ends_at:
+                raise
+            return token
 
     def _made_one(self, task: "asyncio.Task[_Token]") -> None:
         self._making = None
-        if not task.cancelled() and task.exception() is None:
+        if task.cancelled():
+            return
+        if task.exception() is None:
             self._token = task.result()
+        else:
+            self._not_before = self._clock() + _RETRY_PAUSE_S
 
     async def _make(self, session: aiohttp.ClientSession) -> _Token:
-        status, answer = await self._post(session, "token", {"grant_type": "client_credentials"})
+        asked_at = self._clock()
+        status, answer = await self._post(session, "token", _GRANT)
         if status in _OAUTH_REFUSED:
             used = self._credentials
             self._credentials = _reread(self._reread, used)
             if self._credentials == used:
                 _refuse(used, status, answer)
-            status, answer = await self._post(
-                session, "token", {"grant_type": "client_credentials"}
-            )
+            status, answer = await self._post(session, "token", _GRANT)
         if status in _OAUTH_REFUSED:
             _refuse(self._credentials, status, answer)
         value = answer.get("access_token")
-        if status != _HTTP_OK or not isinstance(value, str) or not value.isascii():
+        if status != _HTTP_OK or not isinstance(value, str) or not _CREDENTIAL.fullmatch(value):
             raise TokenUnavailable(f"no token: the token endpoint answered {status}")
         self._made.append(value)
-        return _Token(value, self._clock() + _life(answer.get("expires_in")))
+        life = _life(answer.get("expires_in"))
+        early = min(max(_RENEW_EARLY_S, life * _RENEW_EARLY_SHARE), life / 2)
+        return _Token(value, asked_at + life - early, asked_at + life)
 
     async def _post(
         self, session: aiohttp.ClientSession, verb: str, form: dict[str, str]
@@ -378,12 +410,22 @@ class ServiceAccount:
             allow_redirects=False,
             timeout=_OAUTH_TIMEOUT,
         ) as response:
-            body = await response.content.read(_TOKEN_ANSWER_BYTES)
-            try:
-                answer = msgspec.json.decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                answer = {}
-            return response.status, answer if isinstance(answer, dict) else {}
+            return response.status, _decode(await _read_start(response))
+
+
+async def _read_start(response: aiohttp.ClientResponse) -> bytes:
+    try:
+        return await response.content.readexactly(_TOKEN_ANSWER_BYTES)
+    except asyncio.IncompleteReadError as whole:
+        return whole.partial
+
+
+def _decode(body: bytes) -> dict[str, Any]:
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
 
 
 async def _send_with(
@@ -394,19 +436,20 @@ async def _send_with(
 
 
 def _life(expires_in: object) -> float:
-    """Seconds until a token should be renewed."""
-    is_number = isinstance(expires_in, int | float) and not isinstance(expires_in, bool)
-    life = float(expires_in) if is_number and expires_in > 0 else _DEFAULT_LIFE_S  # type: ignore[arg-type,operator]
-    return max(0.0, life - max(_RENEW_EARLY_S, life * _RENEW_EARLY_SHARE))
+    """Seconds that a token lives; what makes no sense is taken as the documented hour."""
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or expires_in < 1:
+        return _DEFAULT_LIFE_S
+    return float(expires_in)
 
 
 def _reread(reread: Callable[[], Credentials], used: Credentials) -> Credentials:
-    """Read credentials again; trouble in doing so leaves the ones in use."""
+    """Read credentials again; trouble in doing so leaves the ones in use, as does another kind."""
     try:
-        return reread()
+        found = reread()
     except (CredentialsRefused, ConfigurationWrong) as error:
         log.warning("credentials were refused, and cannot be read again: %s", error)
         return used
+    return found if found.kind is used.kind else used
 
 
 def _refuse(credentials: Credentials, status: int, answer: Mapping[str, Any]) -> NoReturn:

@@ -25,7 +25,7 @@ from pipeline.outcomes import (
     FailureKind,
     Outcome,
 )
-from pipeline.pool import Pool
+from pipeline.pool import Pool, is_cancelled
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +88,11 @@ class Collector:
         Raises what ends the run; the journal then holds everything that was answered before.
         """
         self._standing = asyncio.create_task(self._check_standing())
-        await asyncio.wait({self._standing})
-        if not self._standing.cancelled():
-            self._standing.result()
+        try:
+            await self._standing
+        except asyncio.CancelledError:
+            if not self._pool.is_stopped or is_cancelled():
+                raise
         await self._pool.run(self._fetcher.fetch, self._journal.pending())
         if not self._pool.is_stopped:
             self._governor.reopen()

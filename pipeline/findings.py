@@ -11,9 +11,9 @@ config part, is no consistent cut.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import TypeVar
 
 import msgspec
@@ -131,23 +131,39 @@ def token_not_discovered(checkpoint: Checkpoint) -> Objection | None:
     if not count:
         return None
     silent = sum(part.token_discovered is None for part in checkpoint.parts)
-    names = ", ".join(
+    names = (
         part.shard_name or part.replica_set_name or f"part {index}"
         for index, part in enumerate(checkpoint.parts)
         if part.token_discovered is not True
     )
     return Objection(
-        f"{count} of {len(checkpoint.parts)} parts lack a discovered token: {names}",
+        f"{count} of {len(checkpoint.parts)} parts lack a discovered token: {_listed(names)}",
         f"tokenDiscovered: {count - silent} false, {silent} not reported",
         "true in every part",
     )
 
 
+def _listed(names: Iterable[str]) -> str:
+    """The first few names; how many there are, and how long, is up to the answer."""
+    names = iter(names)
+    shown = [name[:_NAME_CHARS] for name in islice(names, _SHOWN_NAMES)]
+    left_out = sum(1 for _ in names)
+    return ", ".join(shown) + (f" and {left_out} more" if left_out else "")
+
+
+_SHOWN_NAMES = 10
+_NAME_CHARS = 100
+
+
 def no_parts(checkpoint: Checkpoint) -> Objection | None:
-    """`parts`: a checkpoint of nothing."""
-    if checkpoint.parts:
+    """`parts`: a checkpoint of nothing, or of the config servers alone."""
+    config_parts = checkpoint.config_part_count
+    if len(checkpoint.parts) > config_parts:
         return None
-    return Objection("it has no parts", "0 parts", "one for each shard and the config servers")
+    wanted = "one for each shard and the config servers"
+    if config_parts:
+        return Objection("it has no part that holds data", f"{config_parts} config parts", wanted)
+    return Objection("it has no parts", "0 parts", wanted)
 
 
 def no_config_part(checkpoint: Checkpoint) -> Objection | None:

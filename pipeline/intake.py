@@ -10,7 +10,7 @@ import hashlib
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, cast
 
@@ -40,8 +40,9 @@ def keep_input(source: str, work: Path) -> KeptInput:
     """
     kept = work / "input.csv.gz"
     digest = hashlib.sha256()
+    name = "standard input" if source == "-" else source
     with _open(source) as file:
-        chunks = _text(file)
+        chunks = _text(_chunks(file, name))
         try:
             with kept.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as copy:
                 for chunk in chunks:
@@ -49,12 +50,13 @@ def keep_input(source: str, work: Path) -> KeptInput:
                     copy.write(chunk)
         except OSError as error:
             raise OutputsUnwritable(f"{kept} cannot be written: {error.strerror}") from error
-    name = "standard input" if source == "-" else source
     return KeptInput(kept, digest.hexdigest(), name)
 
 
 def _open(source: str) -> IO[bytes]:
     if source == "-":
+        if sys.stdin is None:  # its descriptor was closed before we began
+            raise InputMissing("standard input is closed")
         return sys.stdin.buffer
     try:
         return Path(source).open("rb")
@@ -62,21 +64,24 @@ def _open(source: str) -> IO[bytes]:
         raise InputMissing(f"the input {source} cannot be opened: {error.strerror}") from error
 
 
-def _text(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: IO[bytes], name: str) -> Iterator[bytes]:
+    """Read to the end; what fails here is the input, not the copy of it."""
+    try:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+    except OSError as error:
+        raise InputMissing(f"the input {name} cannot be read: {error.strerror}") from error
+
+
+def _text(chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Give the CSV's bytes a chunk at a time, decompressed where they are compressed."""
-    first = file.read(_CHUNK)
+    first = next(chunks, b"")
     if first.startswith(_ZIP):
         raise InputUnusable("the input is a workbook or a zip archive, not text")
     if first.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InputUnusable("the input is UTF-16", hint="save it as CSV in UTF-8")
-    chunks = _and_then(first, file)
+    chunks = chain([first], chunks)
     yield from _decompressed(chunks) if first.startswith(_GZIP) else chunks
-
-
-def _and_then(first: bytes, file: IO[bytes]) -> Iterator[bytes]:
-    while first:
-        yield first
-        first = file.read(_CHUNK)
 
 
 def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -88,8 +93,8 @@ def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
             while rest:
                 if member.eof:
                     member = zlib.decompressobj(wbits=31)
-                yield member.decompress(rest)
-                rest = member.unused_data
+                yield member.decompress(rest, _CHUNK)
+                rest = member.unconsumed_tail or member.unused_data
     except zlib.error as error:
         raise InputUnusable(f"the compressed input is damaged: {error}") from error
     if not member.eof:

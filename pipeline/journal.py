@@ -83,7 +83,12 @@ SELECT t.group_id, t.cluster_name, t.checkpoint_id, r.*
 FROM replies r LEFT JOIN triples t ON t.id = r.triple_id ORDER BY r.id
 """
 _KEEP_REPLY = "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_KEEP_ANSWER = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?)"
+_KEEP_ANSWER = """
+INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (triple_id) DO UPDATE SET
+    reply_id = excluded.reply_id, kind = excluded.kind, detail = excluded.detail,
+    attempts = excluded.attempts, fetched_by = excluded.fetched_by
+WHERE excluded.reply_id IS NOT NULL OR answers.reply_id IS NULL
+"""
 
 #: What bodies of this API have in common, for the compressor: a body alone is too short to learn
 #: from. It is stored with every journal, so that a later version may change it.
@@ -282,12 +287,16 @@ class Journal:
         return reply_id
 
     def settle(self, item: Item, outcome: Outcome) -> None:
-        """Queue what answers a triple; it replaces an earlier answer to the same triple."""
+        """Queue what answers a triple; it replaces an earlier answer to the same triple.
+
+        Only a failure without a reply never replaces a reply, which says more.
+        """
         failure = outcome.failure if isinstance(outcome, Failed) else None
         kind = failure.kind if failure else None
         stands_alone = failure is not None and outcome.reply_id is None
         detail = failure.detail if failure and stands_alone else ""
-        row = (item.triple_id, outcome.reply_id, kind, detail, outcome.attempts, "get")
+        fetched_by = "none" if stands_alone and not outcome.attempts else "get"
+        row = (item.triple_id, outcome.reply_id, kind, detail, outcome.attempts, fetched_by)
         self._writer.put(_KEEP_ANSWER, row)
 
     def kinds(self) -> dict[FailureKind | None, int]:
@@ -437,8 +446,12 @@ class _Writer(threading.Thread):
 
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        db.close()
+        raise
     return db
 
 
@@ -456,11 +469,11 @@ def _transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("BEGIN")
     try:
         yield
+        db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:  # a full disk makes SQLite roll back by itself
             db.execute("ROLLBACK")
         raise
-    db.execute("COMMIT")
 
 
 @contextmanager

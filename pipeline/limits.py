@@ -42,6 +42,9 @@ _SANE_DURATION = (0.1, 86_400.0)
 _REPEAT_WAITS = (10.0, 20.0, 40.0)
 _SHORTEST_HOLD = 0.5
 
+#: A refill slower than that is nonsense too: one token in so many seconds.
+_LONGEST_FOR_A_TOKEN = 60.0
+
 #: Shorter waits are rounding, and could be too short to move a clock. Seconds.
 _NO_WAIT = 1e-6
 
@@ -78,9 +81,10 @@ class TokenBucket:
         self.share = share
         self.own = max(1.0, self.capacity * share)
         self.seen = self.capacity
-        self.held_until = now
+        self.held_until = float("-inf")
+        self._largest = self.capacity
         self._updated_at = now
-        self._sampled_at = now
+        self._sampled_at = float("-inf")
         self._repeats = 0
 
     @property
@@ -116,7 +120,7 @@ class TokenBucket:
             self._repeats = 0
         if limit is not None:
             self._learn_capacity(float(limit))
-        if remaining is None or remaining > self.capacity:
+        if remaining is None or remaining > self.capacity or limit == 0:
             return
         room = float(remaining - in_flight)
         if sent_at >= self._sampled_at:
@@ -148,22 +152,31 @@ class TokenBucket:
 
     def _learn(self, refusal: Refusal) -> None:
         rate, duration = refusal.refill_rate, refusal.refill_duration
-        if _is_sane(rate, _SANE_LIMIT) and _is_sane(duration, _SANE_DURATION):
-            self.refill_rate, self.refill_duration = rate or 0.0, duration or 0.0
+        if rate is not None and duration is not None and _is_sane_refill(rate, duration):
+            self.refill_rate, self.refill_duration = rate, duration
         if refusal.capacity is not None:
             self._learn_capacity(refusal.capacity)
 
     def _learn_capacity(self, capacity: float) -> None:
-        if not _is_sane(capacity, _SANE_LIMIT) or capacity == self.capacity:
+        """Take over a capacity. One larger than any before was there, full, from the start."""
+        if not _is_sane(capacity, _SANE_LIMIT):
             return
-        grown = capacity - self.capacity
-        self.capacity = capacity
-        self.own = min(max(1.0, capacity * self.share), self.own + max(0.0, grown * self.share))
-        self.seen = min(capacity, self.seen + max(0.0, grown))
+        new = max(0.0, capacity - self._largest)
+        self.capacity, self._largest = capacity, max(capacity, self._largest)
+        self.own = min(max(1.0, capacity * self.share), self.own + new * self.share)
+        self.seen = min(capacity, self.seen + new)
 
 
-def _is_sane(value: float | None, bounds: tuple[float, float]) -> bool:
-    return value is not None and bounds[0] <= value <= bounds[1]
+def _is_sane(value: float, bounds: tuple[float, float]) -> bool:
+    return bounds[0] <= value <= bounds[1]
+
+
+def _is_sane_refill(rate: float, duration: float) -> bool:
+    return (
+        _is_sane(rate, _SANE_LIMIT)
+        and _is_sane(duration, _SANE_DURATION)
+        and duration / rate <= _LONGEST_FOR_A_TOKEN
+    )
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -186,7 +199,7 @@ class Project:
         self._patience = patience
         self._failures = 0
         self._probes = 0
-        self._held_until = 0.0
+        self._held_until = float("-inf")
         self._refused_since: float | None = None
 
     def wait(self, now: float) -> float:
@@ -200,8 +213,9 @@ class Project:
         return 1 if is_failing or self.bucket.is_probing else fair
 
     def succeeded(self) -> None:
-        """Any definite answer: the project is there."""
+        """Any definite answer: the project is there, and no longer held for its failures."""
         self._failures = self._probes = 0
+        self._held_until = float("-inf")
         self._refused_since = None
 
     def refused(self, now: float, sent_at: float, failure: Failure, jitter: float) -> None:
@@ -263,6 +277,7 @@ class Governor:
         self._waiting = 0
         self._serial = count(1)
         self._timer: asyncio.TimerHandle | None = None
+        self._soon: asyncio.Handle | None = None
         self._is_paused = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -281,7 +296,7 @@ class Governor:
         self._waiting += not project.waiters
         project.waiters.append(waiter)
         self._queue(project)
-        self._give_turns()
+        self._give_turns_soon()
         return await self._granted(project, waiter)
 
     async def _granted(
@@ -290,7 +305,9 @@ class Governor:
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and isinstance(waiter.result(), Turn):
+            if waiter.cancelled():
+                self._withdraw(project, waiter)
+            elif waiter.done() and isinstance(waiter.result(), Turn):
                 self._end(project)  # granted and cancelled in the same step: nobody will release it
             raise
 
@@ -336,9 +353,31 @@ class Governor:
 
     def _dismiss(self, project: Project, failure: Failure) -> None:
         """End the waiting of everyone who queues for a project that was given up."""
-        self._waiting -= bool(project.waiters)
         while project.waiters:
-            _resolve(project.waiters.popleft(), failure)
+            waiter = self._next_waiter(project)
+            if not waiter.done():
+                waiter.set_result(failure)
+
+    def _next_waiter(self, project: Project) -> "asyncio.Future[Turn | Failure]":
+        waiter = project.waiters.popleft()
+        self._count_out(project)
+        return waiter
+
+    def _withdraw(self, project: Project, waiter: "asyncio.Future[Turn | Failure]") -> None:
+        """Forget a waiter that was cancelled, unless somebody met it before."""
+        if waiter in project.waiters:
+            project.waiters.remove(waiter)
+            self._count_out(project)
+            self._give_turns()
+
+    def _count_out(self, project: Project) -> None:
+        """A project that no longer waits leaves its slots to the others."""
+        if project.waiters:
+            return
+        self._waiting -= 1
+        if self._waiting <= 1:
+            self._ready.extend(self._parked)
+            self._parked.clear()
 
     def _end(self, project: Project) -> None:
         project.in_flight -= 1
@@ -354,36 +393,39 @@ class Governor:
             self._ready.append(project)
 
     def _reconsider(self, project: Project) -> None:
-        """Look again at a project that was full or asleep; at all full ones if no other waits."""
+        """Look again at a project that was full or asleep."""
         if project.asleep:
             project.asleep = 0  # its entry among the sleeping is now void
             self._ready.append(project)
-        if self._waiting <= 1:
-            self._ready.extend(self._parked)
-            self._parked.clear()
         elif project in self._parked:
             self._parked.remove(project)
             self._ready.append(project)
 
+    def _give_turns_soon(self) -> None:
+        """Let everybody queue who comes at the same time: nobody is alone for being the first."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_soon(self._give_turns)
+
     def _give_turns(self) -> None:
         """Hand out turns in rotation until the slots, or those who may send, are used up."""
-        now = self._now()
+        self._soon, now = None, self._now()
         self._wake(now)
         while self._ready and self.in_flight < self.concurrency and not self._is_paused:
             self._consider(self._ready.popleft(), now)
         self._set_timer()
 
     def _wake(self, now: float) -> None:
-        while self._sleeping and (
-            self._sleeping[0][0] <= now or self._sleeping[0][1] != self._sleeping[0][2].asleep
-        ):
-            _, serial, project = heapq.heappop(self._sleeping)
-            if project.asleep == serial:
+        while self._sleeping:
+            at, serial, project = self._sleeping[0]
+            is_void = project.asleep != serial
+            if at > now + _NO_WAIT and not is_void:
+                return
+            heapq.heappop(self._sleeping)
+            if not is_void:
                 project.asleep = 0
                 self._ready.append(project)
 
     def _consider(self, project: Project, now: float) -> None:
-        self._forget_cancelled(project)
         if not project.waiters:
             project.queued = False
         elif project.in_flight >= project.slots(
@@ -397,32 +439,23 @@ class Governor:
             self._give(project, now)
             self._ready.append(project)
 
-    def _forget_cancelled(self, project: Project) -> None:
-        had_waiters = bool(project.waiters)
-        while project.waiters and project.waiters[0].done():
-            project.waiters.popleft()
-        self._waiting -= had_waiters and not project.waiters
-
     def _give(self, project: Project, now: float) -> None:
+        waiter = self._next_waiter(project)
+        if waiter.done():  # cancelled, and has not had its step yet
+            return
         project.bucket.take(now)
         project.in_flight += 1
         self.in_flight += 1
         self._idle.clear()
-        project.waiters.popleft().set_result(Turn(project, now))
-        self._waiting -= not project.waiters
+        waiter.set_result(Turn(project, now))
 
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._sleeping and not self._is_paused:
-            delay = max(0.0, self._sleeping[0][0] - self._now())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._give_turns)
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(self._sleeping[0][0], self._give_turns)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
-
-
-def _resolve(waiter: "asyncio.Future[Turn | Failure]", result: Failure) -> None:
-    if not waiter.done():
-        waiter.set_result(result)

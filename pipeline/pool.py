@@ -32,7 +32,7 @@ class Pool:
         self._settle = settle
         self._drain_s = drain_s
         self._stopping = asyncio.Event()
-        self._trouble: BaseException | None = None
+        self._trouble: Exception | None = None
 
     def stop(self) -> None:
         """Take no more work. `run` returns once the requests in flight have ended."""
@@ -45,6 +45,8 @@ class Pool:
 
     async def run(self, ask: Ask, queues: Mapping[str, Iterator[Item]]) -> None:
         """Work off `queues`, one a project. Queues are read a little at a time."""
+        if self.is_stopped:
+            return
         slots = self._governor.concurrency if len(queues) == 1 else self._governor.fair_slots
         workers = [
             asyncio.create_task(self._work(ask, queue))
@@ -71,6 +73,19 @@ class Pool:
                 await self._settle(item, await ask(item))
                 if self.is_stopped:
                     return
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            self._end_with(RuntimeError("something that a request waited for was cancelled"))
         except Exception as trouble:  # noqa: BLE001 - raised again by `run`, once the rest is safe
-            self._trouble = self._trouble or trouble
-            self.stop()
+            self._end_with(trouble)
+
+    def _end_with(self, trouble: Exception) -> None:
+        self._trouble = self._trouble or trouble
+        self.stop()
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the current task, rather than what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

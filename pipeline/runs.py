@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -78,15 +78,17 @@ class AuditFolder:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            by = note.read_text("utf-8") if note.exists() else "an unknown process"
+            by = _read_note(note)
             raise AlreadyRunning(f"the audit in {self.path} is already running: {by}") from None
         except OSError as error:
             raise OutputsUnwritable(f"{self.work} cannot be locked: {error.strerror}") from error
         try:
-            note.write_text(holder, "utf-8")
+            with _writing(note):
+                note.write_text(holder, "utf-8")
             yield
         finally:
-            note.unlink(missing_ok=True)
+            with suppress(OSError):  # a note left behind does no harm, an end hidden by it would
+                note.unlink(missing_ok=True)
             lock.release()
 
     def clean(self) -> None:
@@ -126,11 +128,11 @@ class AuditFolder:
 
         False when it is published but not current, because the current run has a later audit date.
         """
+        known = self.current()
         with _writing(self.path):
             _sync_tree(staging.path)
             staging.path.rename(self.runs / staging.run_id)
             _sync(self.runs)
-            known = self.current()
             if known is not None and known.audit_date > current.audit_date:
                 return False
             self._point_to(current)
@@ -190,16 +192,21 @@ class Staging:
 
     def rows(self, table: Table) -> int:
         """How many rows the closed files of `table` hold."""
-        return sum(rows for name, rows in self._rows.items() if f"{table.name}-" in name)
+        return sum(
+            rows
+            for name, rows in self._rows.items()
+            if Path(name).name.startswith(f"{table.name}-{self.run_id}-")
+        )
 
     def seal(self, facts: dict[str, Any]) -> str:
         """List every file with its digest in `manifest.json`; give the manifest's own digest."""
-        files = [self._describe(path) for path in self._files()]
-        text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False, default=str)
-        self.write("manifest.json", text + "\n")
-        sums = [f"{_sha256(path)}  {self._name(path)}\n" for path in self._files()]
-        self.write("SHA256SUMS", "".join(sums))
-        return _sha256(self.path / "manifest.json")
+        with _writing(self.path):
+            files = [self._describe(path) for path in self._files()]
+            text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False, default=str)
+            self.write("manifest.json", text + "\n")
+            sums = [f"{_sha256(path)}  {self._name(path)}\n" for path in self._files()]
+            self.write("SHA256SUMS", "".join(sums))
+            return _sha256(self.path / "manifest.json")
 
     def _describe(self, path: Path) -> dict[str, Any]:
         name = self._name(path)
@@ -238,23 +245,30 @@ class Sink:
 
     def add(self, row: tuple[Any, ...], size: int = 0) -> None:
         """Add one row, without the constants; `size` counts towards the row group's bytes."""
+        if self._bytes and self._bytes + size > ROW_GROUP_BYTES:
+            self._write()
         self._rows.append(row)
         self._bytes += size
         self.count += 1
-        if len(self._rows) >= _CHUNK_ROWS or self._bytes >= ROW_GROUP_BYTES:
+        if len(self._rows) >= _CHUNK_ROWS:
             self._chunk()
+        if self._chunked_rows >= ROW_GROUP_ROWS:
+            self._write()
 
     def _chunk(self) -> None:
-        """Turn the gathered rows into Arrow, which is smaller; write when a row group is full."""
+        """Turn the gathered rows into Arrow, which is smaller."""
         self._chunks.append(to_arrow(self._schema, self._constants, self._rows))
         self._chunked_rows += len(self._rows)
         self._rows = []
-        if self._chunked_rows >= ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
-            self._write()
 
     def _write(self) -> None:
+        """Write all that was gathered as row groups."""
         import pyarrow as pa
 
+        if self._rows:
+            self._chunk()
+        if not self._chunks:
+            return
         with _writing(self._path):
             self._writer.write_table(pa.concat_tables(self._chunks), row_group_size=ROW_GROUP_ROWS)
         self._chunks, self._chunked_rows, self._bytes = [], 0, 0
@@ -268,11 +282,12 @@ class Sink:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._chunk()
-            self._write()
-        with _writing(self._path):
-            self._writer.close()
+        try:
+            if kind is None:
+                self._write()
+        finally:
+            with _writing(self._path):
+                self._writer.close()
         self._done(self.count)
 
 
@@ -283,6 +298,14 @@ def _writing(path: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or path
         raise OutputsUnwritable(f"{where} cannot be written: {error.strerror or error}") from error
+
+
+def _read_note(note: Path) -> str:
+    """Say who holds the lock; whoever it is may be gone by now, and the note with it."""
+    try:
+        return note.read_text("utf-8") or "a process that has just begun"
+    except (OSError, UnicodeDecodeError):
+        return "an unknown process"
 
 
 def _sha256(path: Path) -> str:

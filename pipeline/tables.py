@@ -320,7 +320,8 @@ class Frames(NamedTuple):
     """Replies as pandas frames.
 
     `checkpoints` and `parts` have the columns of the published tables, but for the run's and the
-    reply's own; `failures` has one row for each reply that holds no checkpoint.
+    reply's own; `failures` has one row for each reply that holds no checkpoint. Whole numbers and
+    booleans have pandas' types that know a missing value, so a type never hangs on the values.
     """
 
     checkpoints: "pd.DataFrame"
@@ -371,5 +372,12 @@ def _as_reply(reply: Reply | bytes) -> Reply:
 
 def _frame(columns: Sequence[Column], rows: Sequence[tuple[Any, ...]]) -> "pd.DataFrame":
     schema = pa.schema([pa.field(column.name, _TYPES[column.type]) for column in columns])
-    frame: pd.DataFrame = to_arrow(schema, (), rows).to_pandas()
+    import pandas as pd
+
+    nullable = {
+        pa.int32(): pd.Int32Dtype(),
+        pa.int64(): pd.Int64Dtype(),
+        pa.bool_(): pd.BooleanDtype(),
+    }
+    frame: pd.DataFrame = to_arrow(schema, (), rows).to_pandas(types_mapper=nullable.get)
     return frame

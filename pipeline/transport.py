@@ -7,7 +7,10 @@ Redirects are not followed, bodies are capped, TLS is always verified, and plain
 loopback alone.
 """
 
+import asyncio
 import ipaddress
+import logging
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +27,8 @@ from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
 from pipeline.auth import Authentication, TokenUnavailable
 from pipeline.errors import ConfigurationWrong
 from pipeline.outcomes import FailureKind
+
+log = logging.getLogger(__name__)
 
 #: The largest body that is read, in bytes, after decompression. A checkpoint has a few thousand.
 MAX_BODY = 8 * 1024 * 1024
@@ -100,10 +105,11 @@ def _read_trouble(error: Exception) -> tuple[FailureKind, str]:
     """Say what kind of trouble a foreign error is, without repeating what it carries."""
     if isinstance(error, TokenUnavailable):
         return FailureKind.UNREACHABLE, str(error)
-    if isinstance(error, aiohttp.ClientConnectorError) and error.os_error.strerror:
-        kind, words = _named_trouble(error)
-        return kind, f"{words}: {error.os_error.strerror}"
-    return _named_trouble(error)
+    kind, words = _named_trouble(error)
+    reason = getattr(error, "strerror", None)
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(reason, str):
+        return kind, f"{words}: {reason}"
+    return kind, words
 
 
 #: Foreign errors → what they are; the first that fits counts.
@@ -141,27 +147,36 @@ def read_base_url(text: str) -> str:
 
     Raises `ConfigurationWrong`, without repeating an address that may hold a secret.
     """
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        parts, host = urlsplit(""), ""
-    if parts.username is not None or parts.password is not None:
+    text = text.strip()
+    if any(mark in text for mark in "@?#"):
         raise ConfigurationWrong(
-            "the base URL holds a user name or password",
+            "the base URL holds a user name or password, a query or a fragment",
             hint="give the address alone, credentials through their own variables",
         )
-    if not host or parts.scheme not in ("https", "http") or parts.query or parts.fragment:
+    scheme, host = _scheme_and_host(text)
+    if not host or scheme not in ("https", "http"):
         raise ConfigurationWrong(
             f"the base URL is not an address of the form https://host: {text!r}",
             hint="leave --base-url and MONGODB_ATLAS_BASE_URL out for https://cloud.mongodb.com",
         )
-    if parts.scheme == "http" and not is_loopback(host):
+    if scheme == "http" and not is_loopback(host):
         raise ConfigurationWrong(
             f"plain http would show the credentials to the network: {text!r}",
             hint="use https; http is for 127.0.0.1, ::1 and localhost alone",
         )
     return text.rstrip("/")
+
+
+def _scheme_and_host(text: str) -> tuple[str, str]:
+    """Take an address apart; both are empty where that cannot be done."""
+    if not re.fullmatch(r"[!-~]+", text) or "\\" in text:
+        return "", ""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return "", ""
+    return ("", "") if port == 0 else (parts.scheme, parts.hostname or "")
 
 
 def is_loopback(host: str) -> bool:
@@ -180,10 +195,13 @@ def proxy_for(base_url: str, environ: Mapping[str, str]) -> str | None:
     parts = urlsplit(base_url)
     host = parts.hostname or ""
     proxies = _proxies(environ)
-    if is_loopback(host) or proxy_bypass_environment(host, proxies):
+    if is_loopback(host) or proxy_bypass_environment(f"{host}:{parts.port or 443}", proxies):
         return None
     proxy = proxies.get(parts.scheme) or proxies.get("all")
-    if proxy and urlsplit(proxy).scheme not in ("http", "https"):
+    if not proxy:
+        return None
+    scheme, proxy_host = _scheme_and_host(proxy)
+    if scheme not in ("http", "https") or not proxy_host:
         raise ConfigurationWrong(
             f"the proxy named for {parts.scheme} is not an http proxy",
             hint="name one of the form http://host:port in HTTPS_PROXY, or the host in NO_PROXY",
@@ -192,10 +210,10 @@ def proxy_for(base_url: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """Read `<scheme>_proxy` in either case; the lower-case name wins, as it does for curl."""
+    """Read `<scheme>_proxy` in either case; the lower-case name wins, even to say: none."""
     named = {name: value for name, value in environ.items() if name.lower().endswith("_proxy")}
     upper_first = sorted(named.items(), key=lambda item: item[0].islower())
-    return {name.lower().removesuffix("_proxy"): value for name, value in upper_first if value}
+    return {name.lower().removesuffix("_proxy"): value for name, value in upper_first}
 
 
 def _tls(ca_file: Path | None) -> ssl.SSLContext:
@@ -225,4 +243,13 @@ async def connect(
         try:
             yield HttpTransport(session, connection.base_url)
         finally:
+            await _close(authentication, session)
+
+
+async def _close(authentication: Authentication, session: aiohttp.ClientSession) -> None:
+    """Give back what is held, but do not let an end wait for long."""
+    try:
+        async with asyncio.timeout(_CLOSE_S):
             await authentication.close(session)
+    except TimeoutError:
+        log.warning("Atlas did not take back the access token; it ends by itself in an hour")

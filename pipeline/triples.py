@@ -98,7 +98,7 @@ class TripleReader:
         self.header = _read_header(self._lines)
 
     def __iter__(self) -> Iterator[Triple | BadLine]:
-        for number, record in _records(self._lines, self.header.delimiter):
+        for number, record in _records(self._lines, self.header):
             if isinstance(record, Fault):
                 yield BadLine(number, (record,))
             elif any(map(str.strip, record)):
@@ -133,42 +133,67 @@ def _decode(number: int, line: bytes) -> str | Fault:
         return Fault("(whole line)", value, "UTF-8 text")
 
 
-def _records(lines: _Numbered, delimiter: str) -> Iterator[tuple[int, list[str] | Fault]]:
+def _records(lines: _Numbered, header: Header) -> Iterator[tuple[int, list[str] | Fault]]:
     """Split lines into records of fields; a record that cannot be split is a fault."""
     while (taken := lines.take()) is not None:
         number, raw = taken
         text = _decode(number, raw)
         if isinstance(text, Fault):
             yield number, text
-        elif '"' not in text:
-            yield number, text.rstrip("\r\n").split(delimiter)
+        elif '"' in text or "\r" in text.rstrip("\r\n"):
+            yield number, _quoted_record(text, lines, header)
         else:
-            yield number, _quoted_record(text, lines, delimiter)
+            yield number, text.rstrip("\r\n").split(header.delimiter)
 
 
-def _quoted_record(text: str, lines: _Numbered, delimiter: str) -> list[str] | Fault:
-    """Read a record with quotes, taking further lines while a quote is open."""
-    first = text
+def _quoted_record(first: str, lines: _Numbered, header: Header) -> list[str] | Fault:
+    """Read a record with quotes, taking further lines while a quote is open.
+
+    They are given back when they do not make the record whole.
+    """
     further: list[tuple[int, bytes]] = []
-    while (fields := _split_quoted(text, delimiter)) is None:
-        taken = lines.take() if len(further) < _MAX_RECORD_LINES else None
-        if taken is None:
-            lines.put_back(further)
-            return Fault("(whole line)", _shown(first), "a quote that opens is closed")
+    text, fields = first, _split_quoted(first, header.delimiter)
+    most = 0 if _hides_ids(first, header) else _MAX_RECORD_LINES
+    while fields is None and len(further) < most and (taken := lines.take()):
         further.append(taken)
-        number, raw = taken
-        more = _decode(number, raw)
-        if isinstance(more, Fault):
-            lines.put_back(further)
-            return Fault("(whole line)", _shown(first), "a quote that opens is closed")
+        more = _decode(*taken)
+        if isinstance(more, Fault) or _begins_anew(more, header):
+            break
         text += more
-    return fields
+        fields = _split_quoted(text, header.delimiter)
+    if isinstance(fields, list):
+        return fields
+    lines.put_back(further)
+    if isinstance(fields, Fault) and not further:
+        return fields
+    return Fault("(whole line)", _shown(first), "a quote that opens is closed")
+
+
+# Two stray quotes in different lines look like one long field. They must not hide the checkpoints
+# between them, so a quoted field has no line that names one in the columns for it.
+
+
+def _hides_ids(text: str, header: Header) -> bool:
+    """Whether the quote that a line leaves open stands before the line's own ids."""
+    before, _, inside = text.replace('""', "").rpartition('"')
+    fields = [""] * before.count(header.delimiter) + inside.split(header.delimiter)
+    return _ref(fields, header) is not None
+
+
+def _begins_anew(text: str, header: Header) -> bool:
+    """Whether a line that an open quote would swallow names a checkpoint itself.
+
+    Only what stands before the line's own closing quote counts.
+    """
+    inside = text.replace('""', "").partition('"')[0]
+    return _ref(inside.split(header.delimiter), header) is not None
 
 
 def _split_quoted(text: str, delimiter: str) -> list[str] | Fault | None:
     """Fields of one record; None while a quote is still open; a fault where quoting is broken."""
+    lines = StringIO(text.rstrip("\r\n"), newline="")
     try:
-        rows = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True))
+        rows = list(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error as error:
         if "unexpected end of data" in str(error):
             return None
@@ -262,21 +287,32 @@ def _unique(name: str, labels: Sequence[tuple[int, str]]) -> str:
 
 
 def _read_record(line: int, record: Sequence[str], header: Header) -> Triple | BadLine:
-    values = {
-        attribute: record[index].strip() if index < len(record) else ""
-        for attribute, index in header.columns.items()
-    }
+    ref = _ref(record, header)
+    if ref is None or _overhang(record, header):
+        return BadLine(line, tuple(_faults(record, header)))
+    labels = {name: record[i] for i, name in header.labels if i < len(record)}
+    return Triple(line, ref, labels)
+
+
+def _ref(record: Sequence[str], header: Header) -> CheckpointRef | None:
+    """The triple that stands in the columns for it; None where one of its ids is none."""
+    values = _values(record, header)
     group_id, checkpoint_id = values["group_id"].lower(), values["checkpoint_id"].lower()
     cluster_name = values["cluster_name"]
-    if (
+    is_valid = (
         _OBJECT_ID.fullmatch(group_id)
         and _OBJECT_ID.fullmatch(checkpoint_id)
         and _CLUSTER_NAME.fullmatch(cluster_name)
-        and not _overhang(record, header)
-    ):
-        labels = {name: record[i] for i, name in header.labels if i < len(record)}
-        return Triple(line, CheckpointRef(group_id, cluster_name, checkpoint_id), labels)
-    return BadLine(line, tuple(_faults(record, header, values)))
+    )
+    return CheckpointRef(group_id, cluster_name, checkpoint_id) if is_valid else None
+
+
+def _values(record: Sequence[str], header: Header) -> dict[str, str]:
+    """The fields that should hold the ids, by attribute; empty where the line ends before."""
+    return {
+        attribute: record[index].strip() if index < len(record) else ""
+        for attribute, index in header.columns.items()
+    }
 
 
 def _overhang(record: Sequence[str], header: Header) -> list[str]:
@@ -284,7 +320,8 @@ def _overhang(record: Sequence[str], header: Header) -> list[str]:
     return [field for field in record[len(header.names) :] if field.strip()]
 
 
-def _faults(record: Sequence[str], header: Header, values: Mapping[str, str]) -> Iterator[Fault]:
+def _faults(record: Sequence[str], header: Header) -> Iterator[Fault]:
+    values = _values(record, header)
     for attribute, index in sorted(header.columns.items(), key=lambda item: item[1]):
         value, name = values[attribute], header.names[index]
         if index >= len(record):

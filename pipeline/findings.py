@@ -211,7 +211,7 @@ CHECKPOINT_RULES: dict[str, Callable[[Checkpoint], Objection | None]] = {
 
 
 def no_restorable_checkpoint(verdicts: Counter[Verdict]) -> Objection | None:
-    """Nothing to restore this cluster from, among the checkpoints that were listed.
+    """None of the listed checkpoints can be relied on: there is nothing to restore from.
 
     Not judged while one is inconclusive: it may be the one.
     """

@@ -280,6 +280,14 @@ def test_a_stray_quote_hides_no_line_but_its_own(
     assert [line.line for line in triples(others)] == whole
 
 
+def test_a_label_may_speak_of_another_triple() -> None:
+    """What stands elsewhere than in the columns for it names no checkpoint."""
+    note = f"see {LINE},\nand, {LINE}"
+    text = f'{HEADER},note\n{LINE},"{LINE}\n{note}"\n'
+
+    assert read(text) == [Triple(2, REF, {"note": f"{LINE}\n{note}"})]
+
+
 #: As above, with the label in the first column.
 STRAY_IN_FRONT: list[tuple[str, list[str], list[int]]] = [
     ("closed in the next line", [f'"x,{LINE}', f'y",{LINE}'], [3]),

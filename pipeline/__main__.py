@@ -4,6 +4,7 @@ Nothing is imported before the signals are in place but the errors and the stand
 nothing is imported outside of the `try`: a broken installation must not end with Python's own 1.
 """
 
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line and end the process with the code that belongs to how it went."""
     code = 70
+    _open_streams()
     try:
         code = _run()
     except SystemExit as ending:
@@ -24,6 +26,24 @@ def main() -> NoReturn:
     _close_stdout()
     # Explicitly: as PID 1 of a container, dying of a signal raised again would end with 0.
     sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Give closed standard streams somewhere to go, and let no character be too much for them.
+
+    A descriptor that stays closed would be given to the next file that is opened, and what is meant
+    for the terminal would be written into it.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _run() -> int:
@@ -70,10 +90,10 @@ def _say(error: BaseException) -> int:
 
 
 def _close_stdout() -> None:
-    """Flush stdout; a reader who has gone must not change the exit code."""
+    """Flush stdout; a reader who has gone, or a full disk, must not change the exit code."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

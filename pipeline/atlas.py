@@ -225,7 +225,7 @@ def _read_failure(status: int, document: Any, reply: Reply) -> Failure:
         kind,
         status,
         error.error_code and _shorten(error.error_code),
-        str(error) or _excerpt(reply),
+        str(error) or ("no detail given" if error.error_code else _excerpt(reply)),
         retry_after=read_retry_after(reply),
         refusal=_read_refusal(error, reply) if kind is FailureKind.THROTTLED else None,
     )

@@ -25,14 +25,14 @@ from pipeline.auth import Credentials, authentication
 from pipeline.collect import Asking, Collector
 from pipeline.derive import derive
 from pipeline.errors import AuditError, Interrupted
-from pipeline.findings import RULES_VERSION
-from pipeline.intake import KeptInput, keep_input, load_input
+from pipeline.findings import RULES_VERSION, Judgement
+from pipeline.intake import KeptInput, keep_input, load_input, printable
 from pipeline.journal import FORMAT, Journal, Tally
 from pipeline.outcomes import Outcome
 from pipeline.policy import Policy, default_policy
 from pipeline.report import Summary
 from pipeline.report.summary import RunFacts
-from pipeline.runs import AuditFolder, Current
+from pipeline.runs import AuditFolder, Current, remove_journal, sha256_of
 from pipeline.tables import SCHEMA_VERSION
 from pipeline.transport import Connection, connect
 
@@ -97,17 +97,20 @@ class Audit:
         watcher: Watcher | None = None,
         reread: Callable[[], Credentials] | None = None,
         begun: Callable[[], None] = lambda: None,
+        judged: Callable[[Judgement], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`reread` reads the credentials again; `now` is the wall clock, aware.
 
         `begun` is called once the input is read and `stop` can be heard: until then a signal
-        handler has to raise.
+        handler has to raise. `judged` sees each cluster's judgement before anything is published,
+        and may raise.
         """
         self._settings = settings
         self._watcher = watcher or Watcher()
         self._reread = reread
         self._begun = begun
+        self._judged = judged
         self._now = now
         self._folder = AuditFolder(settings.output_dir, settings.audit_name)
         self._signal: int | None = None
@@ -131,7 +134,7 @@ class Audit:
         started = self._now().isoformat(timespec="seconds")
         with self._folder.lock(f"process {os.getpid()} on {platform.node()} since {started}"):
             self._folder.clean()
-            self._folder.note(event="start", at=started, source=self._settings.source)
+            self._folder.note(event="start", at=started, source=printable(self._settings.source))
             try:
                 published = await self._run_locked()
             except BaseException as error:
@@ -144,23 +147,34 @@ class Audit:
         kept = keep_input(self._settings.source, self._folder.work)
         with self._journal(kept) as journal:
             self._begun()
-            self._watcher.started(journal.fact("run_id"), journal.tally())
-            self._collecting = asyncio.create_task(self._collect(journal))
-            try:
-                await self._collecting
-            except asyncio.CancelledError:
-                self._check_signal()
-                raise
-            self._check_signal()
-            self._watcher.deriving()
-            published = await asyncio.to_thread(self._publish, journal, kept, default_policy())
-        _remove_journal(journal.path)
+            if (self._folder.runs / journal.fact("run_id")).exists():
+                published = self._finish(journal.fact("run_id"))
+            else:
+                published = await self._collect_and_publish(journal, kept)
+        remove_journal(journal.path)
         kept.path.unlink(missing_ok=True)
         return published
+
+    async def _collect_and_publish(self, journal: Journal, kept: KeptInput) -> Published:
+        self._watcher.started(journal.fact("run_id"), journal.tally())
+        self._collecting = asyncio.create_task(self._collect(journal))
+        try:
+            await self._collecting
+        except asyncio.CancelledError:
+            self._check_signal()
+            raise
+        self._check_signal()
+        self._watcher.deriving()
+        return await asyncio.to_thread(self._publish, journal, kept, default_policy())
 
     def _check_signal(self) -> None:
         if self._signal is not None:
             raise Interrupted(self._signal)
+
+    def _see(self, judgement: Judgement | None) -> None:
+        self._check_signal()
+        if judgement is not None:
+            self._judged(judgement)
 
     # --- the journal ---
 
@@ -169,14 +183,17 @@ class Audit:
         settings = self._settings
         about = f"{settings.audit_name}\n{kept.sha256}\n{settings.base_url}"
         path = self._folder.work / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.journal"
+        if settings.fresh:
+            remove_journal(path)
         if path.exists() and (journal := self._unfinished(path)) is not None:
+            self._note_credential(journal)
             return journal
         journal = Journal(path)
         try:
             load_input(kept, journal, strict=settings.strict)
         except BaseException:
             journal.close()
-            _remove_journal(path)
+            remove_journal(path)
             raise
         started_at = self._now()
         run_id = _run_id(started_at, settings.audit_name)
@@ -186,25 +203,41 @@ class Audit:
             started_at=started_at.isoformat(),
             audit_date=audit_date.isoformat(),
             tool_version=__version__,
+            credential_id=settings.credentials.id,
         )
         return journal
 
+    def _note_credential(self, journal: Journal) -> None:
+        """Name everybody who asked: a resumed run may go on with other credentials."""
+        mine, before = self._settings.credentials.id, journal.fact("credential_id")
+        if mine in before.split(", "):
+            return
+        if journal.tally().answers:
+            log.warning("going on as %s what was begun as %s", mine, before)
+            mine = f"{before}, {mine}"
+        journal.set_facts(credential_id=mine)
+
     def _unfinished(self, path: Path) -> Journal | None:
         """The journal at `path` if this run may go on with it; else it is set aside, and said."""
-        journal = Journal(path)
-        reason = self._reason_to_start_anew(journal)
+        try:
+            journal = Journal(path)
+            reason = self._reason_to_start_anew(journal)
+        except AuditError as error:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            remove_journal(path)
+            log.warning("starting anew, the journal is set aside as %s: %s", aside, error)
+            return None
         if reason is None:
             log.info("going on with the unfinished run %s", journal.fact("run_id"))
             return journal
         journal.close()
-        _remove_journal(path)
+        remove_journal(path)
         log.warning("an unfinished run is not gone on with: %s", reason)
         return None
 
     def _reason_to_start_anew(self, journal: Journal) -> str | None:
         asked_date = self._settings.audit_date
-        if self._settings.fresh:
-            return "--fresh was given"
         if not journal.fact("run_id"):
             return "it had not read its input"
         if journal.fact("format") != FORMAT or journal.fact("tool_version") != __version__:
@@ -238,17 +271,26 @@ class Audit:
     def _publish(self, journal: Journal, kept: KeptInput, policy: Policy) -> Published:
         facts = self._facts(journal, kept, policy)
         staging = self._folder.stage(facts.run_id)
-        summary = derive(journal, policy, facts, staging, self._check_signal)
-        staging.copy("evidence/input.csv.gz", kept.path)
-        staging.write("evidence/policy.toml", policy.text)
-        digest = staging.seal(self._manifest(facts))
-        path = f"runs/{facts.run_id}"
-        current = Current(
-            facts.run_id, facts.audit_date, path, digest, summary.exit_code, SCHEMA_VERSION
-        )
-        self._check_signal()
-        is_current = self._folder.publish(staging, current)
-        return Published(self._folder.path / path, summary, digest, is_current)
+        try:
+            summary = derive(journal, policy, facts, staging, self._see)
+            staging.copy("evidence/input.csv.gz", kept.path)
+            staging.write("evidence/policy.toml", policy.text)
+            digest = staging.seal(self._manifest(facts))
+            self._check_signal()
+        except BaseException:
+            staging.discard()
+            raise
+        is_current = self._folder.publish(staging, _current(summary, digest))
+        return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
+
+    def _finish(self, run_id: str) -> Published:
+        """Finish what died after its run had become visible, and before all else was done."""
+        log.info("run %s is published already; finishing", run_id)
+        path = self._folder.runs / run_id
+        digest = sha256_of(path / "manifest.json")
+        summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
+        is_current = self._folder.point(_current(summary, digest))
+        return Published(path, summary, digest, is_current)
 
     def _facts(self, journal: Journal, kept: KeptInput, policy: Policy) -> RunFacts:
         tally = journal.tally()
@@ -263,7 +305,7 @@ class Audit:
             schema_version=SCHEMA_VERSION,
             rules_version=RULES_VERSION,
             base_url=self._settings.base_url,
-            credential_id=self._settings.credentials.id,
+            credential_id=journal.fact("credential_id"),
             input_source=kept.source,
             input_sha256=kept.sha256,
             policy_sha256=policy.sha256,
@@ -304,7 +346,8 @@ class Audit:
         code = exit_code_of(error)
         try:
             at = self._now().isoformat(timespec="seconds")
-            self._folder.note(event="end", at=at, exit_code=code, published=False, error=str(error))
+            said = str(error) if isinstance(error, AuditError) else type(error).__name__
+            self._folder.note(event="end", at=at, exit_code=code, published=False, error=said)
         except AuditError as trouble:
             log.warning("the end of this run could not be noted: %s", trouble)
 
@@ -314,6 +357,18 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, Interrupted):
         return error.code
     return error.exit_code if isinstance(error, AuditError) else AuditError.exit_code
+
+
+def _current(summary: Summary, manifest_sha256: str) -> Current:
+    facts = summary.run
+    return Current(
+        facts.run_id,
+        facts.audit_date,
+        f"runs/{facts.run_id}",
+        manifest_sha256,
+        summary.exit_code,
+        facts.schema_version,
+    )
 
 
 def _run_id(started_at: datetime, audit_name: str) -> str:
@@ -326,8 +381,3 @@ def _operator() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return f"uid {os.getuid()}"
-
-
-def _remove_journal(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -41,7 +41,7 @@ _RENEW_EARLY_SHARE, _RENEW_EARLY_S = 0.1, 30.0
 
 #: A 401 renews the token at most this often: a project of another organization answers 401 to a
 #: good token too, and renewing for each of its triples would use up the tokens. Seconds.
-_RENEW_PAUSE_S = 600.0
+_RENEW_PAUSE_S = 60.0
 
 #: How long a token that cannot be renewed just now is used before that is tried again. Seconds.
 _RETRY_PAUSE_S = 10.0

@@ -1,27 +1,27 @@
 """The demo: the same run as any other, against the embedded simulator over real HTTP."""
 
-from pathlib import Path
+import msgspec
 
-import pyarrow.dataset as ds
+from pipeline.errors import ProgramFault
+from pipeline.findings import Judgement
 
 #: The column of a demo's input that says how each triple should end.
 EXPECTED = "expected_verdict"
 
 
-def unexpected(run: Path) -> list[str]:
-    """List the triples of a published run that did not end as their fleet should have it.
+def check(judgement: Judgement) -> None:
+    """Compare a cluster's verdicts with what the input expects of them, where it does.
 
-    What is expected stands in the input's column `expected_verdict`, which every outcome carries
-    among its labels.
+    Raises `ProgramFault` for one that differs: program and simulator disagree about the API.
     """
-    import json
-
-    columns = ["group_id", "cluster_name", "checkpoint_id", "verdict", "labels"]
-    rows = ds.dataset(run / "outcomes", format="parquet").to_table(columns=columns).to_pylist()
-    wrong = []
-    for row in rows:
-        expected = json.loads(row["labels"]).get(EXPECTED)
-        if expected and expected != row["verdict"]:
-            triple = f"{row['group_id']}/{row['cluster_name']}/{row['checkpoint_id']}"
-            wrong.append(f"{triple}: {row['verdict']}, expected {expected}")
-    return wrong
+    for outcome in judgement.outcomes:
+        labels = msgspec.json.decode(outcome.labels, type=dict[str, str])
+        wanted = labels.get(EXPECTED) or outcome.verdict
+        if wanted != outcome.verdict:
+            triple = f"{outcome.group_id}/{outcome.cluster_name}/{outcome.checkpoint_id}"
+            raise ProgramFault(
+                f"{triple} of line {outcome.input_line} ends as {outcome.verdict}, "
+                f"the column {EXPECTED} wants {wanted}",
+                hint=f"take the column {EXPECTED} out of an input of your own; "
+                "if the input is the sample, please report this",
+            )

@@ -48,11 +48,12 @@ def derive(
     policy: Policy,
     facts: RunFacts,
     staging: Staging,
-    go_on: Callable[[], None],
+    see: Callable[[Judgement | None], None],
 ) -> Summary:
     """Write everything but the manifest into `staging`; gives the summary.
 
-    `go_on` is called now and then and may raise to stop. Raises `ProgramFault` where a law breaks.
+    `see` is shown every judgement, and None now and then; it may raise to stop. Raises
+    `ProgramFault` where a law breaks.
     """
     tally = Tally()
     if is_loopback(urlsplit(facts.base_url).hostname or ""):
@@ -62,12 +63,12 @@ def derive(
         file = stack.enter_context(staging.open_text("unresolved.csv"))
         write_unresolved = unresolved_writer(file, read_header(journal))
         for answers in _by_cluster(journal.answered(), tally):
-            go_on()
             judgement = judge(answers, policy)
+            see(judgement)
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
-    _write_evidence(journal, facts, staging, go_on)
+    _write_evidence(journal, facts, staging, see)
     summary = tally.summary(facts, journal.bad_lines())
     _write_run(summary, staging)
     _check_rows(summary, staging)
@@ -138,12 +139,12 @@ class _Tables:
 
 
 def _write_evidence(
-    journal: Journal, facts: RunFacts, staging: Staging, go_on: Callable[[], None]
+    journal: Journal, facts: RunFacts, staging: Staging, see: Callable[[None], None]
 ) -> None:
     with staging.evidence(REPLIES, (facts.run_id,)) as sink:
         for ref, stored in journal.replies():
             if not stored.id % 1000:
-                go_on()
+                see(None)
             sink.add(_evidence_row(ref, stored), len(stored.reply.body))
 
 

@@ -103,7 +103,7 @@ class AlreadyRunning(AuditError):
     """Another process is running this audit now."""
 
     exit_code = ExitCode.ALREADY_RUNNING
-    hint = "wait for it, or give this run a name of its own with --audit-name"
+    hint = "wait for it to end; audits with different names can run side by side"
 
 
 class CredentialsRefused(AuditError):

@@ -120,8 +120,8 @@ def restorable_false(checkpoint: Checkpoint) -> Objection | None:
 def restorable_not_reported(checkpoint: Checkpoint) -> Objection | None:
     """`restorable`: Atlas does not say, so nobody can rely on it."""
     if checkpoint.restorable is None:
-        message = "Atlas does not report whether it is restorable"
-        return Objection(message, "restorable: not reported", "true")
+        message = "Atlas reports neither true nor false for restorable"
+        return Objection(message, "restorable: neither true nor false", "true")
     return None
 
 
@@ -163,7 +163,7 @@ def no_parts(checkpoint: Checkpoint) -> Objection | None:
     wanted = "one for each shard and the config servers"
     if config_parts:
         return Objection("it has no part that holds data", f"{config_parts} config parts", wanted)
-    return Objection("it has no parts", "0 parts", wanted)
+    return Objection("it has no parts that can be read", "0 parts", wanted)
 
 
 def no_config_part(checkpoint: Checkpoint) -> Objection | None:
@@ -180,7 +180,8 @@ def completed_missing(checkpoint: Checkpoint) -> Objection | None:
     """`completed`: the balancer was not restarted, as far as Atlas says."""
     if checkpoint.completed is not None:
         return None
-    return Objection("it is not reported as completed", "completed: not reported", "a time")
+    message = "no time of its completion is reported that can be read"
+    return Objection(message, "completed: no time", "a time")
 
 
 def completed_before_started(checkpoint: Checkpoint) -> Objection | None:

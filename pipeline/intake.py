@@ -40,7 +40,7 @@ def keep_input(source: str, work: Path) -> KeptInput:
     """
     kept = work / "input.csv.gz"
     digest = hashlib.sha256()
-    name = "standard input" if source == "-" else source
+    name = "standard input" if source == "-" else printable(source)
     with _open(source) as file:
         chunks = _text(_chunks(file, name))
         try:
@@ -53,6 +53,11 @@ def keep_input(source: str, work: Path) -> KeptInput:
     return KeptInput(kept, digest.hexdigest(), name)
 
 
+def printable(path: str) -> str:
+    """Give a file's name as text, its bytes that are no UTF-8 as escapes."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def _open(source: str) -> IO[bytes]:
     if source == "-":
         if sys.stdin is None:  # its descriptor was closed before we began
@@ -61,7 +66,9 @@ def _open(source: str) -> IO[bytes]:
     try:
         return Path(source).open("rb")
     except OSError as error:
-        raise InputMissing(f"the input {source} cannot be opened: {error.strerror}") from error
+        raise InputMissing(
+            f"the input {printable(source)} cannot be opened: {error.strerror}"
+        ) from error
 
 
 def _chunks(file: IO[bytes], name: str) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, Self
@@ -74,7 +74,9 @@ WHERE t.id BETWEEN ? AND ? AND {condition} ORDER BY t.id LIMIT 500
 """
 _ANSWERED = """
 SELECT t.group_id, t.cluster_name, t.checkpoint_id, t.line, t.labels,
-       a.kind, a.detail, coalesce(a.attempts, 0), coalesce(a.fetched_by, 'none'), r.*
+       a.kind, coalesce(a.detail, ''),
+       (SELECT count(*) FROM replies x WHERE x.triple_id = t.id AND x.kind IS NOT 'throttled'),
+       coalesce(a.fetched_by, 'none'), r.*
 FROM triples t LEFT JOIN answers a ON a.triple_id = t.id LEFT JOIN replies r ON r.id = a.reply_id
 ORDER BY t.id
 """
@@ -82,6 +84,7 @@ _REPLIES = """
 SELECT t.group_id, t.cluster_name, t.checkpoint_id, r.*
 FROM replies r LEFT JOIN triples t ON t.id = r.triple_id ORDER BY r.id
 """
+_KEEP_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 _KEEP_REPLY = "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _KEEP_ANSWER = """
 INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (triple_id) DO UPDATE SET
@@ -161,15 +164,15 @@ class Journal:
         Raises `OutputsUnwritable` where the file cannot be made or is no SQLite file.
         """
         self.path = path
-        with _writable(path):
-            self._db = _connect(path)
+        with _writable(path), ExitStack() as on_failure:
+            self._db = on_failure.enter_context(closing(_connect(path)))
             if not _has_tables(self._db):
-                self._db.executescript(_SCHEMA)
-                self.set_facts(format=FORMAT, dictionary=_COMMON_BODY.decode())
+                _make_tables(self._db)
             dictionary = _dictionary(self.fact("dictionary"))
-        self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
-        self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
-        self._writer = _Writer(path, dictionary)
+            self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
+            self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
+            self._writer = _Writer(path, dictionary)
+            on_failure.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -198,7 +201,7 @@ class Journal:
     def set_facts(self, **facts: str) -> None:
         """Keep facts about the run: its id, its dates, the input's header and so on."""
         with _writable(self.path), _transaction(self._db):
-            self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", facts.items())
+            self._db.executemany(_KEEP_FACT, facts.items())
 
     def tally(self) -> Tally:
         """Count what is committed."""
@@ -307,7 +310,13 @@ class Journal:
     # --- deriving ---
 
     def answered(self) -> Iterator[Answered]:
-        """Give every triple in key order with its reply, or the failure that stands for one."""
+        """Give every triple in key order with its reply, or the failure that stands for one.
+
+        Attempts are counted from the replies: a run that was killed between a reply and its answer
+        knows them all the same.
+        """
+        with _writable(self.path):
+            self._db.execute("CREATE INDEX IF NOT EXISTS replies_of ON replies (triple_id, kind)")
         for row in self._db.execute(_ANSWERED):
             *ref, line, labels, kind, detail, attempts, fetched_by = row[:9]
             reply = self._stored(row[9:]) if row[9] is not None else None
@@ -458,6 +467,15 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _has_tables(db: sqlite3.Connection) -> bool:
     query = "SELECT count(*) FROM sqlite_master WHERE name = 'facts'"
     return bool(db.execute(query).fetchone()[0])
+
+
+def _make_tables(db: sqlite3.Connection) -> None:
+    """Make all of them or none: a start that is killed here must not leave half a journal."""
+    with _transaction(db):
+        for statement in filter(str.strip, _SCHEMA.split(";")):
+            db.execute(statement)
+        facts = {"format": FORMAT, "dictionary": _COMMON_BODY.decode()}
+        db.executemany(_KEEP_FACT, facts.items())
 
 
 def _dictionary(common: str) -> zstandard.ZstdCompressionDict:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
@@ -37,6 +38,9 @@ ROW_GROUP_ROWS = 100_000
 ROW_GROUP_BYTES = 32 * 1024 * 1024
 
 _CHUNK_ROWS = 10_000
+
+#: A journal untouched for so long is not gone on with any more. Seconds.
+_ABANDONED_S = 7 * 86_400
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -92,9 +96,15 @@ class AuditFolder:
             lock.release()
 
     def clean(self) -> None:
-        """Remove what a run that died left half-staged; only while holding the lock."""
+        """Remove what runs that died left behind; only while holding the lock.
+
+        Half-staged runs, and journals that nobody went on with for a week.
+        """
         for left in self.work.glob("stage-*"):
             shutil.rmtree(left, ignore_errors=True)
+        for journal in self.work.glob("*.journal"):
+            if time.time() - journal.stat().st_mtime > _ABANDONED_S:
+                remove_journal(journal)
 
     def note(self, **facts: Any) -> None:
         """Add one line to `attempts.jsonl`."""
@@ -124,19 +134,27 @@ class AuditFolder:
         return Staging(self.work / f"stage-{run_id}", run_id)
 
     def publish(self, staging: "Staging", current: Current) -> bool:
-        """Make a staged run visible, then current.
-
-        False when it is published but not current, because the current run has a later audit date.
-        """
+        """Make a staged run visible, then current, as `point` does."""
         known = self.current()
         with _writing(self.path):
             _sync_tree(staging.path)
             staging.path.rename(self.runs / staging.run_id)
             _sync(self.runs)
-            if known is not None and known.audit_date > current.audit_date:
-                return False
+        return self._point(known, current)
+
+    def point(self, current: Current) -> bool:
+        """Make a run that is visible already current; once more does no harm.
+
+        False when it stays as it is, because the current run has a later audit date.
+        """
+        return self._point(self.current(), current)
+
+    def _point(self, known: Current | None, current: Current) -> bool:
+        if known is not None and known.audit_date > current.audit_date:
+            return False
+        with _writing(self.path):
             self._point_to(current)
-            return True
+        return True
 
     def _point_to(self, current: Current) -> None:
         pointer = self.work / "current.json"
@@ -204,13 +222,17 @@ class Staging:
             files = [self._describe(path) for path in self._files()]
             text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False, default=str)
             self.write("manifest.json", text + "\n")
-            sums = [f"{_sha256(path)}  {self._name(path)}\n" for path in self._files()]
+            sums = [f"{sha256_of(path)}  {self._name(path)}\n" for path in self._files()]
             self.write("SHA256SUMS", "".join(sums))
-            return _sha256(self.path / "manifest.json")
+            return sha256_of(self.path / "manifest.json")
+
+    def discard(self) -> None:
+        """Take it all back."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _describe(self, path: Path) -> dict[str, Any]:
         name = self._name(path)
-        size, digest = path.stat().st_size, _sha256(path)
+        size, digest = path.stat().st_size, sha256_of(path)
         return {"path": name, "rows": self._rows.get(name), "bytes": size, "sha256": digest}
 
     def _files(self) -> list[Path]:
@@ -221,7 +243,8 @@ class Staging:
 
     def _place(self, name: str) -> Path:
         path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
 
@@ -308,7 +331,14 @@ def _read_note(note: Path) -> str:
         return "an unknown process"
 
 
-def _sha256(path: Path) -> str:
+def remove_journal(path: Path) -> None:
+    """Remove a journal with the files that SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Give a file's SHA-256, hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -231,7 +231,11 @@ RUNS = Table(
         _required("request_count", "int64", "requests sent, without those of authentication"),
         _required("refusal_count", "int64", "of these answered by 429"),
         _required("complete", "bool", "no inconclusive triple and no bad line"),
-        _required("exit_code", "int32", "of the process: 0, 1, 3 or 4"),
+        _required(
+            "exit_code",
+            "int32",
+            "how the run ended, whatever --exit-zero makes of it: 0, 1, 3 or 4",
+        ),
     ),
 )
 

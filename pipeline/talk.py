@@ -27,12 +27,14 @@ _SHOWN = 20
 #: updates of the bar where there is one.
 _LINE_EVERY, _BAR_EVERY = 30.0, 0.1
 
+_SHORTEST_SECRET = 6
 _secrets: list[str] = []
 
 
 def hide(secret: str) -> None:
-    """Keep `secret` out of every line from now on."""
-    _secrets.append(secret)
+    """Keep `secret` out of every line from now on; one of a few letters is in every text."""
+    if len(secret) >= _SHORTEST_SECRET:
+        _secrets.append(secret)
 
 
 def _redacted(text: str) -> str:
@@ -41,13 +43,18 @@ def _redacted(text: str) -> str:
     return text
 
 
+def _on_one_line(text: str) -> str:
+    """Make visible what would break the line or steer a terminal; some of it comes from Atlas."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class _Text(logging.Formatter):
     """One line: the program's name and the message; warnings say that they are."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, with its traceback if there is one."""
         level = "warning: " if record.levelno == logging.WARNING else ""
-        lines = [f"checkpoint-audit: {level}{record.getMessage()}"]
+        lines = [f"checkpoint-audit: {level}{_on_one_line(record.getMessage())}"]
         if record.exc_info:
             lines.insert(0, self.formatException(record.exc_info))
         return _redacted("\n".join(lines))
@@ -66,7 +73,14 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return _redacted(json.dumps(fields, ensure_ascii=False, default=str))
+        return json.dumps(
+            {
+                name: _redacted(str(value)) if isinstance(value, str) else value
+                for name, value in fields.items()
+            },
+            ensure_ascii=False,
+            default=str,
+        )
 
 
 class _Bounded(logging.Filter):

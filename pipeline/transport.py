@@ -98,7 +98,12 @@ async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
 
 
 def _chosen(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: headers[name] for name in EVIDENCE_HEADERS if name in headers}
+    """Headers that are evidence; bytes that are no UTF-8, which no table could hold, as escapes."""
+    return {
+        name: headers[name].encode("utf-8", "backslashreplace").decode()
+        for name in EVIDENCE_HEADERS
+        if name in headers
+    }
 
 
 def _read_trouble(error: Exception) -> tuple[FailureKind, str]:
@@ -212,7 +217,7 @@ def proxy_for(base_url: str, environ: Mapping[str, str]) -> str | None:
 def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """Read `<scheme>_proxy` in either case; the lower-case name wins, even to say: none."""
     named = {name: value for name, value in environ.items() if name.lower().endswith("_proxy")}
-    upper_first = sorted(named.items(), key=lambda item: item[0].islower())
+    upper_first = sorted(named.items())
     return {name.lower().removesuffix("_proxy"): value for name, value in upper_first}
 
 

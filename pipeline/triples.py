@@ -244,8 +244,11 @@ def _finds_all(names: Sequence[str]) -> bool:
 
 
 def _no_header(text: str) -> InputUnusable:
-    if len(re.findall(r"(?<![A-Fa-f0-9])[A-Fa-f0-9]{24}(?![A-Fa-f0-9])", text)) >= 2:  # noqa: PLR2004
+    ids = re.findall(r"(?<![A-Fa-f0-9])[A-Fa-f0-9]{24}(?![A-Fa-f0-9])", text.strip().split("\r")[0])
+    if len(ids) >= 2:  # noqa: PLR2004 - a project's and a checkpoint's
         found = f"the first line is a triple, not a header: {_shown(text)!r}"
+    elif "\r" in text.strip():
+        found = "its lines end with CR alone, so that all of it is one line"
     else:
         found = f"the first line is {_shown(text)!r}"
     return InputUnusable(

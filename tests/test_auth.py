@@ -333,10 +333,14 @@ async def test_when_nothing_better_can_be_read_the_401_stands(
     def read() -> Credentials:
         if reread == "unreadable":
             raise CredentialsRefused("gone")
-        return SERVICE_ACCOUNT if reread == "another kind" else rotated(credentials)
+        other = API_KEY if credentials is ACCESS_TOKEN else SERVICE_ACCOUNT
+        valid = Credentials(other.kind, credentials.id, credentials.secret)
+        return valid if reread == "another kind" else rotated(credentials)
 
     async with night(rotated(credentials), reread=read) as here:
         assert await here.statuses(2) == [401, 401]
+        # A challenge costs one more; the same secret is not tried a second time.
+        assert here.simulator.requests["-", 401] <= 2 + 2 * (credentials is API_KEY)
 
 
 @pytest.mark.parametrize("credentials", ALL, ids=BY_KIND)
@@ -348,8 +352,9 @@ async def test_no_secret_is_shown_anywhere(
     plan, request = foreign()
     async with night(credentials, plan=plan) as here:
         replies = [await here.sender.send(request), await here.sender.send(preliminary_request())]
-        shown = f"{credentials} {credentials!r} {here.who!r} {replies!r}"
-        token = getattr(getattr(here.who, "_token", None), "value", credentials.secret)
+        made = getattr(here.who, "_token", None)
+        shown = f"{credentials} {credentials!r} {here.who!r} {replies!r} {made!r}"
+        token = getattr(made, "value", credentials.secret)
     wrong = rotated(credentials)
     async with night(wrong) as here:
         try:
@@ -416,6 +421,38 @@ async def test_an_unexpected_401_renews_the_token_once() -> None:
         assert await here.statuses(3) == [200, 200, 200]
         assert here.simulator.tokens_created == 2
         assert here.simulator.requests["-", 401] == 1
+
+
+async def test_a_token_revoked_behind_our_back_fails_nobody() -> None:
+    """Everybody in flight is answered 401; the first renews, the others use what is new."""
+
+    class Forgetful(Desk):
+        async def api(self, request: web.Request) -> web.Response:
+            await super().api(request)
+            await asyncio.sleep(0.02)
+            is_old = request.headers["Authorization"] == "Bearer old"
+            return web.Response(status=401 if is_old and len(self.bearers) > 1 else 200)
+
+    desk = Forgetful(telling(access_token="old"))
+    async with desk.open() as sender:
+        await sender.send(preliminary_request())
+        desk.answer = telling(access_token="new")
+        replies = await asyncio.gather(*(sender.send(preliminary_request()) for _ in range(16)))
+
+    assert {reply.status for reply in replies} == {200}
+    assert len(desk.asked) == 2
+
+
+async def test_a_token_that_has_ended_is_not_sent() -> None:
+    desk, clock = Desk(telling(access_token="t", expires_in=100)), Clock()
+    async with desk.open(clock) as sender:
+        await sender.send(preliminary_request())
+        desk.answer = telling(503)
+        clock.now += 101
+        reply = await sender.send(preliminary_request())
+
+    assert reply.trouble is FailureKind.UNREACHABLE
+    assert len(desk.bearers) == 1
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -489,11 +526,16 @@ async def test_who_is_cancelled_while_waiting_takes_nobody_along() -> None:
     assert len(desk.asked) == 1
 
 
-async def test_a_token_that_cannot_be_given_back_is_said(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("resets", [True, False])
+async def test_a_token_that_cannot_be_given_back_is_said(
+    caplog: pytest.LogCaptureFixture, resets: bool
+) -> None:
     """And does no other harm: the run has all its answers."""
 
     class Stubborn(Desk):
         async def revoke(self, request: web.Request) -> web.Response:
+            if resets and request.transport is not None:
+                request.transport.abort()
             return web.Response(status=500)
 
     async with Stubborn(telling(access_token="t0ken")).open() as sender:

@@ -4,6 +4,7 @@ The simulator runs in a process of its own, started by the command that users ha
 """
 
 import csv
+import gzip
 import json
 import os
 import re
@@ -179,7 +180,8 @@ def test_demo_notices_a_wrong_ending(tmp_path: Path) -> None:
     ended = command("demo", tmp_path / "wrong.csv", "--output-dir", tmp_path)
 
     assert ended.code == 70
-    assert "FAIL, expected PASS" in ended.err
+    assert "ends as FAIL, the column expected_verdict wants PASS" in ended.last_line
+    assert not list(tmp_path.rglob("manifest.json"))
 
 
 @pytest.fixture(scope="module")
@@ -246,14 +248,15 @@ def test_digests_hold(faulty: tuple[Served, list[Path]]) -> None:
 
 
 def test_no_secret_is_written(faulty: tuple[Served, list[Path]]) -> None:
-    """No file of the outputs, work files included, holds the secret or a token."""
+    """No file of the outputs holds the secret or a token, in the clear or compressed."""
     _, runs = faulty
-    for path in runs[0].parents[1].rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
+    audit = runs[0].parents[1]
+    texts = [path.read_bytes() for path in audit.rglob("*") if path.is_file()]
+    texts += [gzip.decompress(path.read_bytes()) for path in audit.rglob("*.gz")]
+    texts += [repr(table(run, name)).encode() for run in runs for name in (*TABLES, "evidence")]
 
-            assert SECRET.encode() not in content
-            assert b"Bearer " not in content
+    assert any(b"CHECKPOINT_NOT_FOUND" in text for text in texts)
+    assert not [text for text in texts if SECRET.encode() in text or b"Bearer " in text]
 
 
 def test_unresolved_is_an_input(faulty: tuple[Served, list[Path]], tmp_path: Path) -> None:
@@ -670,6 +673,129 @@ def test_killed_run_goes_on(slow: Served, tmp_path: Path) -> None:
     assert ended.code == 4, ended.err
     assert "going on with the unfinished run" in ended.err
     assert verdicts(Path(ended.out.splitlines()[-1])) == expected(slow.triples)
+
+
+def interrupted(slow: Served, folder: Path) -> str:
+    """Begin a run, stop it after its first answers, and give its run id."""
+    process = start(
+        *("run", slow.triples, "--output-dir", folder, "--concurrency", "8"), env=slow.env
+    )
+    wait_for_answers(folder)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    run_id = re.search(r"run (\S+): ", err)
+    assert process.returncode == 143
+    assert run_id is not None
+    return run_id[1]
+
+
+def test_fresh_starts_anew(slow: Served, tmp_path: Path) -> None:
+    run_id = interrupted(slow, tmp_path)
+    ended = command("run", slow.triples, "--output-dir", tmp_path, "--fresh", env=slow.env)
+
+    assert ended.code == 4
+    assert Path(ended.out.splitlines()[-1]).name != run_id
+    assert "answered before" not in ended.err
+
+
+def test_damaged_journal_is_set_aside(slow: Served, tmp_path: Path) -> None:
+    """What cannot be read is kept, said, and does not stand in the way of tonight's run."""
+    interrupted(slow, tmp_path)
+    (journal,) = tmp_path.rglob("*.journal")
+    for beside in tmp_path.rglob("*.journal-*"):
+        beside.unlink()
+    journal.write_bytes(b"garbage" * 1000)
+    ended = command("run", slow.triples, "--output-dir", tmp_path, env=slow.env)
+
+    assert ended.code == 4, ended.err
+    assert "the journal is set aside as" in ended.err
+    assert journal.with_suffix(".damaged").exists()
+
+
+def test_resumed_run_names_everybody_who_asked(slow: Served, tmp_path: Path) -> None:
+    """Evidence is credited to whoever fetched it; attempts are what the evidence holds."""
+    from pipeline.simulator import Credentials
+
+    interrupted(slow, tmp_path)
+    token = Credentials().access_token
+    env = clean_env(MONGODB_ATLAS_BASE_URL=slow.url, MONGODB_ATLAS_ACCESS_TOKEN=token)
+    ended = command("run", slow.triples, "--output-dir", tmp_path, env=env)
+    run = Path(ended.out.splitlines()[-1])
+    asked = Counter(
+        reply["checkpoint_id"]
+        for reply in table(run, "evidence")
+        if reply["purpose"] == "checkpoint" and reply["failure_kind"] != "throttled"
+    )
+
+    assert ended.code == 4, ended.err
+    who = table(run, "runs")[0]["credential_id"].split(", ")
+    assert who[0] == "mdb_sa_id_51e0a7ed51e0a7ed51e0a7ed"
+    assert who[1].startswith("access-token-")
+    assert {o["checkpoint_id"]: o["attempts"] for o in table(run, "outcomes")} == asked
+
+
+KILLS = {
+    "before the pointer": "import pipeline.runs as r; r.AuditFolder._point_to = DIE; ",
+    "before the link": "import pathlib; pathlib.Path.symlink_to = DIE; ",
+    "before the journal goes": "import pipeline.audit as a; a.remove_journal = DIE; ",
+}
+
+
+@pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
+def test_killed_while_publishing(kill: str, atlas: Served, tmp_path: Path) -> None:
+    """Whatever publishing dies of, the next start finishes that very run."""
+    args = ("run", atlas.triples, "--output-dir", tmp_path)
+    die = "import os; DIE = lambda *_: os._exit(9); "
+    program = (sys.executable, "-c", die + kill + "from pipeline.__main__ import main; main()")
+
+    assert command(*args, env=atlas.env, program=program).code == 9
+    ended = command(*args, env=atlas.env)
+
+    assert ended.code == 4, ended.err
+    (run,) = (tmp_path / "triples/runs").iterdir()
+    assert (tmp_path / "triples/current").resolve() == run
+    assert json.loads((tmp_path / "triples/current.json").read_bytes())["run_id"] == run.name
+    assert not list(tmp_path.rglob("*.journal*"))
+
+
+def test_signal_after_publishing(atlas: Served, tmp_path: Path) -> None:
+    """Once a run is published, its own code is how the process ends."""
+    code = (
+        "import os, signal, pipeline.cli as c; report = c._report; "
+        "c._report = lambda *a, **k: (os.kill(os.getpid(), signal.SIGTERM), report(*a, **k))[1]; "
+        "from pipeline.__main__ import main; main()"
+    )
+    ended = command(
+        *("run", atlas.triples, "--output-dir", tmp_path),
+        env=atlas.env,
+        program=(sys.executable, "-c", code),
+    )
+
+    assert ended.code == 4
+    assert "exit 4: " in ended.last_line
+
+
+def test_current_never_goes_back(atlas: Served, tmp_path: Path) -> None:
+    """A run of an earlier date is published, and does not become current."""
+    args = ("run", atlas.triples, "--output-dir", tmp_path)
+    command(*args, env=atlas.env)
+    current = (tmp_path / "triples/current").resolve()
+    ended = command(*args, "--audit-date", "2026-01-01", env=atlas.env)
+
+    assert ended.code == 4
+    assert "published, but not current" in ended.err
+    assert (tmp_path / "triples/current").resolve() == current
+    assert Path(ended.out.splitlines()[-1]).is_dir()
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-", ">/dev/full", "<&-"])
+def test_closed_streams(redirection: str, tmp_path: Path) -> None:
+    """Standard streams that are closed or full do not change how a run ends."""
+    shell = ("sh", "-c", f'exec "$@" {redirection}', "sh", *PROGRAM)
+    ended = command("demo", "--output-dir", tmp_path, program=shell)
+
+    assert ended.code == 4
+    assert (tmp_path / "demo/current").is_dir()
 
 
 def test_second_signal_stops_at_once(tmp_path: Path) -> None:

@@ -358,7 +358,10 @@ def test_rows_tell_the_reasons_and_the_labels() -> None:
         rows.shown for rows in (summary.failing, summary.absent, summary.inconclusive)
     )
 
-    assert failing.reasons == ("Atlas reports it as not restorable", "it has no parts")
+    assert failing.reasons == (
+        "Atlas reports it as not restorable",
+        "it has no parts that can be read",
+    )
     assert absent.reasons == ("checkpoint_absent (404): CHECKPOINT_NOT_FOUND None.",)
     assert unknown.reasons == ("throttled (429): RATE_LIMITED Too often.",)
     assert unasked.reasons == ("not_asked",)

@@ -253,7 +253,8 @@ def _actions(summary: Summary) -> Iterator[Action]:
 
 
 def _clusters_of(rule: RuleCount, summary: Summary) -> str:
-    names = [f.cluster_name for f in summary.cluster_findings if f.rule_id == rule.rule_id]
+    findings = [f for f in summary.cluster_findings if f.rule_id == rule.rule_id]
+    names = [f"{f.cluster_name} of project {f.group_id}" for f in findings]
     named = names[:_NAMED_CLUSTERS]
     more = rule.count - len(named)
     return ", ".join(named) + (f" and {more:,} more" if more else "")

@@ -70,5 +70,5 @@ def _cells(outcome: Outcome, header: Header) -> list[str]:
 
 
 def _on_one_line(text: str) -> str:
-    """A record of too many lines would not be read again."""
-    return " ".join(text.split())
+    """A record of too many lines would not be read again; control characters steer terminals."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))

@@ -1,0 +1,529 @@
+"""Collecting: what ends a run, what is one triple's own, what is asked again; in virtual time."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.atlas import Reply, Request
+from pipeline.collect import Asking, Collector
+from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
+from pipeline.journal import Journal
+from pipeline.outcomes import FailureKind, Outcome
+from pipeline.triples import Triple
+from tests.doubles import (
+    Player,
+    Served,
+    always,
+    error,
+    good,
+    group,
+    hanging,
+    ref,
+    refused,
+    reply,
+    trouble,
+)
+from tests.virtual_time import now, run
+
+K = FailureKind
+LISTED = error(403, "IP_ADDRESS_NOT_ON_ACCESS_LIST")
+
+
+class Atlas(Served):
+    """Projects as they are played, and a preliminary call that is answered as it is told."""
+
+    def __init__(self, preliminary: Player | None = None, **players: Player) -> None:
+        super().__init__(**players)
+        self.players[""] = preliminary or always(reply(200, {"results": []}))
+
+    @property
+    def preliminaries(self) -> int:
+        return len(self.sent[""])
+
+    @property
+    def asked(self) -> int:
+        return self.total - self.preliminaries
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    with Journal(tmp_path / "a.journal") as opened:
+        yield opened
+
+
+def load(journal: Journal, **counts: int) -> None:
+    """Lay an input into the journal: `p3=5` is five triples of project 3."""
+    refs = [ref(n, int(name[1:])) for name, count in counts.items() for n in range(count)]
+    journal.load_input(Triple(line, about, {}) for line, about in enumerate(refs, 1))
+
+
+class Run:
+    """One collector's run over a journal."""
+
+    def __init__(self, atlas: Served, journal: Journal, asking: Asking | None = None) -> None:
+        self.settled: list[Outcome] = []
+        self.collector = Collector(atlas, journal, asking or Asking(), self.settled.append)
+
+    def to_the_end(self) -> None:
+        run(self.collector.run())
+
+
+def collect(atlas: Served, journal: Journal) -> Run:
+    begun = Run(atlas, journal)
+    begun.to_the_end()
+    return begun
+
+
+def kinds(journal: Journal, project: int | None = None) -> dict[FailureKind | None, int]:
+    """Count the answers by kind, from what can be derived: the reply, or what stands for it."""
+    journal.flush()
+    found: dict[FailureKind | None, int] = {}
+    for answer in journal.answered():
+        if project is None or answer.ref.group_id == group(project):
+            known = answer.reply or answer.failure
+            assert known is not None
+            found[known.kind] = found.get(known.kind, 0) + 1
+    return found
+
+
+def changing(*turns: tuple[float, Reply | Callable[[Request], Reply]]) -> Player:
+    """Answers by the seconds since its first request: the last turn that has begun counts."""
+    begun: list[float] = []
+
+    async def player(request: Request) -> Reply:
+        begun.append(now())
+        await asyncio.sleep(0.1)
+        found = [what for at, what in turns if now() - begun[0] >= at][-1]
+        return found if isinstance(found, Reply) else found(request)
+
+    return player
+
+
+def in_turn(*replies: Reply | Callable[[Request], Reply]) -> Player:
+    """Answers one after the other; the last one for ever."""
+    left = list(replies)
+
+    async def player(request: Request) -> Reply:
+        await asyncio.sleep(0.1)
+        found = left.pop(0) if len(left) > 1 else left[0]
+        return found if isinstance(found, Reply) else found(request)
+
+    return player
+
+
+# ── a good night ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_everything_is_asked_once_and_kept(journal: Journal) -> None:
+    """One preliminary call, one request a triple; who watches is told each."""
+    load(journal, p1=40, p2=30)
+    atlas = Atlas(p2=always(error(404)))
+    ended = collect(atlas, journal)
+
+    assert kinds(journal) == {None: 40, K.CHECKPOINT_ABSENT: 30}
+    assert len(ended.settled) == 70
+    assert (atlas.preliminaries, atlas.asked) == (1, 70)
+    assert next(stored.purpose for _, stored in journal.replies()) == "preliminary"
+    assert journal.tally().requests == 71
+
+
+def test_a_second_start_asks_only_what_is_open(journal: Journal) -> None:
+    load(journal, p1=20, p2=5)
+    collect(Atlas(p2=hanging()), journal)
+    atlas = Atlas()
+    ended = collect(atlas, journal)
+
+    assert kinds(journal) == {None: 25}
+    assert (len(ended.settled), atlas.asked) == (5, 5)
+
+
+def test_a_start_with_nothing_open_asks_nothing(journal: Journal) -> None:
+    load(journal, p1=5)
+    collect(Atlas(), journal)
+    atlas = Atlas()
+    collect(atlas, journal)
+
+    assert (atlas.preliminaries, atlas.asked) == (1, 0)
+
+
+# ── the preliminary call ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("kind", [K.UNREACHABLE, K.TIMED_OUT])
+def test_an_atlas_that_is_not_reached_is_said_within_seconds(
+    journal: Journal, kind: FailureKind
+) -> None:
+    """After three calls, one and three seconds apart; no project is asked."""
+    load(journal, p1=5)
+    atlas = Atlas(always(trouble(kind)))
+    with pytest.raises(AtlasUnavailable, match="cannot be reached: made up") as raised:
+        collect(atlas, journal)
+
+    first, second, third = atlas.sent[""]
+    assert [second - first, third - second] == pytest.approx([1.1, 3.1])
+    assert atlas.asked == 0
+    assert "proxy" in raised.value.hint
+
+
+def test_calls_that_time_out_are_not_made_for_minutes(journal: Journal) -> None:
+    load(journal, p1=5)
+    atlas = Atlas(hanging(30))
+    with pytest.raises(AtlasUnavailable):
+        collect(atlas, journal)
+
+    assert atlas.preliminaries == 1
+
+
+def test_an_atlas_that_is_reached_at_last_is_asked(journal: Journal) -> None:
+    load(journal, p1=5)
+    atlas = Atlas(in_turn(trouble(K.UNREACHABLE), trouble(K.UNREACHABLE), reply(200)))
+    collect(atlas, journal)
+
+    assert (atlas.preliminaries, kinds(journal)) == (3, {None: 5})
+
+
+@pytest.mark.parametrize(
+    ("answer", "words", "hint"),
+    [
+        (error(401), "401", "check the credentials"),
+        (LISTED, "403 IP_ADDRESS_NOT_ON_ACCESS_LIST", "access list"),
+        (error(403, "ORG_REQUIRES_ACCESS_LIST"), "403 ORG_REQUIRES", "access list"),
+        (error(402), "402 ACCOUNT_SUSPENDED", "settle the account"),
+    ],
+)
+def test_a_run_that_is_refused_ends_before_it_begins(
+    journal: Journal, answer: Reply, words: str, hint: str
+) -> None:
+    load(journal, p1=5)
+    atlas = Atlas(always(answer))
+    with pytest.raises(CredentialsRefused, match=words) as raised:
+        collect(atlas, journal)
+
+    assert hint in raised.value.hint
+    assert (atlas.preliminaries, atlas.asked) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        error(500),
+        error(503),
+        error(429),
+        error(404, "RESOURCE_NOT_FOUND"),
+        error(403),
+        error(401, "USER_UNAUTHORIZED"),
+        reply(302),
+        trouble(K.CUT),
+    ],
+)
+def test_another_answer_decides_nothing(journal: Journal, answer: Reply) -> None:
+    """The list of projects may fail where a checkpoint does not: the run finds out."""
+    load(journal, p1=5)
+    atlas = Atlas(always(answer))
+    collect(atlas, journal)
+
+    assert (atlas.preliminaries, kinds(journal)) == (1, {None: 5})
+
+
+# ── refused in the middle ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("answer", [LISTED, error(402)])
+def test_a_run_that_is_refused_in_the_middle_ends(journal: Journal, answer: Reply) -> None:
+    """What was answered is kept; the triples that were refused are open for the next start."""
+    load(journal, p1=500)
+    with pytest.raises(CredentialsRefused):
+        collect(Atlas(p1=changing((0, good), (0.5, answer))), journal)
+
+    done = kinds(journal)[None]
+    assert 0 < done < 500
+    assert kinds(journal) == {None: done, K.NOT_ASKED: 500 - done}
+    collect(Atlas(), journal)
+    assert kinds(journal) == {None: 500}
+
+
+def test_a_project_of_another_organization_is_its_own_trouble(journal: Journal) -> None:
+    """It answers 401 in the words of bad credentials; the preliminary call tells them apart."""
+    load(journal, p1=50, p2=50, p3=50)
+    atlas = Atlas(p2=always(error(401)), p3=always(error(401)))
+    collect(atlas, journal)
+
+    assert kinds(journal, 1) == {None: 50}
+    assert kinds(journal, 2) == kinds(journal, 3) == {K.UNAUTHENTICATED: 50}
+    # At the start, and once beside each of the two: not for every triple of theirs.
+    assert atlas.preliminaries == 3
+
+
+def test_one_stray_401_is_asked_again(journal: Journal) -> None:
+    load(journal, p1=50)
+    collect(Atlas(p1=in_turn(good, good, error(401), good)), journal)
+
+    assert kinds(journal) == {None: 50}
+
+
+@pytest.mark.parametrize("answer", [error(401), LISTED, error(402)])
+def test_credentials_that_are_revoked_end_the_run(journal: Journal, answer: Reply) -> None:
+    """The triples say 401, and so, or worse, does the preliminary call."""
+    load(journal, p1=500, p2=500)
+    revoked = changing((0, good), (0.5, error(401)))
+    atlas = Atlas(in_turn(reply(200), answer), p1=revoked, p2=revoked)
+    with pytest.raises(CredentialsRefused, match="Atlas refuses this run"):
+        collect(atlas, journal)
+
+    found = kinds(journal)
+    assert set(found) == {None, K.NOT_ASKED}
+    assert found[None] > 0
+
+
+def test_credentials_that_are_revoked_later_end_the_run_too(journal: Journal) -> None:
+    """A project whose first 401 was its own is not believed for ever."""
+    load(journal, p1=3000)
+    project = changing((0, error(401)), (0.2, good), (70, error(401)))
+    atlas = Atlas(changing((0, reply(200)), (70, error(401))), p1=project)
+    with pytest.raises(CredentialsRefused):
+        collect(atlas, journal)
+
+    assert kinds(journal)[K.NOT_ASKED] > 0
+
+
+def test_a_preliminary_call_that_fails_accuses_nobody(journal: Journal) -> None:
+    load(journal, p1=50, p2=50)
+    collect(Atlas(in_turn(reply(200), error(500)), p2=always(error(401))), journal)
+
+    assert kinds(journal) == {None: 50, K.UNAUTHENTICATED: 50}
+
+
+@pytest.mark.parametrize("at", ["", group(1)])
+def test_credentials_refused_by_the_token_endpoint_end_the_run(journal: Journal, at: str) -> None:
+    """The transport raises it, at the first request or later."""
+    load(journal, p1=50)
+
+    async def player(_: Request) -> Reply:
+        await asyncio.sleep(0.1)
+        raise CredentialsRefused("the secret has expired")
+
+    atlas = Atlas()
+    atlas.players[at] = player
+    with pytest.raises(CredentialsRefused, match="expired"):
+        collect(atlas, journal)
+
+
+# ── nothing but outages ──────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("player", "word"),
+    [
+        (always(error(503)), "server_error"),
+        (hanging(), "timed_out"),
+        (always(error(410)), "gone"),
+        (always(error(406)), "not_acceptable"),
+        (always(error(404, "RESOURCE_NOT_FOUND")), "endpoint_not_found"),
+        (always(reply(200)), "unreadable"),
+    ],
+)
+def test_nothing_is_published_when_nothing_was_answered(
+    journal: Journal, player: Player, word: str
+) -> None:
+    """An outage, or a withdrawn operation, is not ten thousand inconclusive checkpoints."""
+    load(journal, p1=60, p2=3)
+    with pytest.raises(AtlasUnavailable, match=f"answered nothing.*{word}"):
+        collect(Atlas(p1=player, p2=player), journal)
+
+
+def test_the_very_last_answer_counts(journal: Journal) -> None:
+    """Five failures, and a checkpoint when asked once more: that is not nothing."""
+    load(journal, p1=1)
+    collect(Atlas(p1=in_turn(*[error(503)] * 5, good)), journal)
+
+    assert kinds(journal) == {None: 1}
+
+
+@pytest.mark.parametrize("answer", [error(404), error(403), good])
+def test_one_definite_answer_is_something(
+    journal: Journal, answer: Reply | Callable[[Request], Reply]
+) -> None:
+    load(journal, p1=60, p2=1)
+    collect(Atlas(p1=always(error(503)), p2=in_turn(answer)), journal)
+
+    assert K.SERVER_ERROR in kinds(journal, 1)
+
+
+def test_an_answer_of_an_earlier_start_is_something_too(journal: Journal) -> None:
+    load(journal, p1=5, p2=5)
+    collect(Atlas(p2=always(error(503))), journal)
+    collect(Atlas(p2=always(error(503))), journal)
+
+    assert kinds(journal) == {None: 5, K.SERVER_ERROR: 5}
+
+
+def test_refusals_are_answers(journal: Journal) -> None:
+    """Throttled through and through: published, inconclusive, with the refusals as evidence."""
+    load(journal, p1=50)
+    collect(Atlas(p1=always(refused(3600, 1200, 500, 60))), journal)
+
+    assert kinds(journal) == {K.THROTTLED: 50}
+
+
+# ── once more at the end ─────────────────────────────────────────────────────────────────────────
+
+
+def test_what_failed_is_asked_once_more_at_the_end(journal: Journal) -> None:
+    """A triple that failed five times gets a sixth request, not six to ten."""
+    load(journal, p1=30)
+    failing = {ref(n).checkpoint_id for n in (3, 4)}
+    asked: dict[str, int] = {}
+
+    async def player(request: Request) -> Reply:
+        await asyncio.sleep(0.1)
+        checkpoint = request.path.rpartition("/")[2]
+        asked[checkpoint] = asked.get(checkpoint, 0) + 1
+        heals = checkpoint == ref(3).checkpoint_id and asked[checkpoint] == 6
+        return good(request) if checkpoint not in failing or heals else error(500)
+
+    collect(Atlas(p1=player), journal)
+
+    assert kinds(journal) == {None: 29, K.SERVER_ERROR: 1}
+    assert {asked[checkpoint] for checkpoint in failing} == {6}
+    assert {each.attempts for each in journal.answered()} == {1, 6}
+
+
+def test_a_project_that_was_given_up_is_asked_once_more_at_the_end(journal: Journal) -> None:
+    """It was down for three minutes, and nobody waited for it so long; now it is there."""
+    load(journal, p1=100, p2=2500)
+    atlas = Atlas(p1=changing((0, error(503)), (120, good)))
+    collect(atlas, journal)
+
+    assert kinds(journal) == {None: 2600}
+
+
+def test_a_project_that_stays_down_keeps_what_it_answered(journal: Journal) -> None:
+    """Who was asked has a reply to show for it; only who never was is not asked."""
+    load(journal, p1=300, p2=1)
+    atlas = Atlas(p1=always(error(503)))
+    collect(atlas, journal)
+    found = {answer.ref: answer for answer in journal.answered()}
+    asked = {about for about, stored in journal.replies() if about and stored.kind}
+
+    assert {about for about, answer in found.items() if answer.reply} - {ref(0, 2)} == asked
+    assert kinds(journal, 1) == {K.SERVER_ERROR: len(asked), K.NOT_ASKED: 300 - len(asked)}
+    assert len(asked) < 100
+
+
+# ── stopping ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_stop_drains_and_leaves_the_rest_for_later(journal: Journal) -> None:
+    """Every answer that came is kept, nothing is raised, and the next start finishes."""
+    load(journal, p1=300, p2=300)
+    atlas = Atlas()
+
+    async def main() -> None:
+        begun = Run(atlas, journal)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(0.55)
+        begun.collector.stop()
+        await running
+        assert len(begun.settled) == atlas.asked
+
+    run(main())
+    done = atlas.asked
+
+    assert 0 < done < 600
+    assert kinds(journal) == {None: done, K.NOT_ASKED: 600 - done}
+    assert len(collect(Atlas(), journal).settled) == 600 - done
+    assert kinds(journal) == {None: 600}
+
+
+def test_a_stop_during_an_outage_is_no_outage(journal: Journal) -> None:
+    """Nobody can say that nothing was answered when not everything was asked."""
+    load(journal, p1=100)
+
+    async def main() -> None:
+        begun = Run(Atlas(p1=always(error(503))), journal)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(20)
+        begun.collector.stop()
+        await running
+
+    run(main())
+
+
+def test_a_stop_is_heard_during_the_preliminary_call(journal: Journal) -> None:
+    """Which may hang for half a minute; a stopped container has seconds."""
+    load(journal, p1=5)
+    atlas = Atlas(hanging())
+
+    async def main() -> float:
+        begun = Run(atlas, journal)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(5)
+        at = now()
+        begun.collector.stop()
+        await running
+        return now() - at
+
+    assert run(main()) == 0.0
+    assert atlas.asked == 0
+
+
+def test_a_stop_before_the_start_asks_nothing(journal: Journal) -> None:
+    load(journal, p1=5)
+    atlas = Atlas()
+    begun = Run(atlas, journal)
+    begun.collector.stop()
+    begun.to_the_end()
+
+    assert atlas.asked == 0
+
+
+@pytest.mark.parametrize("seconds", [0.05, 3.0])
+def test_cancelling_is_no_stop(journal: Journal, seconds: float) -> None:
+    """During the preliminary call and after it: the cancellation goes through, nothing stays."""
+    load(journal, p1=5)
+
+    async def main() -> None:
+        begun = Run(Atlas(p1=hanging()), journal)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(seconds)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())
+
+
+# ── the journal ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_journal_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
+    """A full disk is heard of with the next reply; no answer is settled that is not kept."""
+    journal = Journal(tmp_path / "a.journal")
+    load(journal, p1=2000)
+    atlas = Atlas()
+
+    async def break_it() -> None:
+        await asyncio.sleep(1)
+        journal.flush()
+        outside = sqlite3.connect(journal.path)
+        outside.execute("DROP TABLE replies")
+        outside.close()
+
+    async def main() -> None:
+        breaking = asyncio.create_task(break_it())
+        await Run(atlas, journal).collector.run()
+        await breaking
+
+    with pytest.raises(OutputsUnwritable, match="journal"):
+        run(main())
+    with pytest.raises(OutputsUnwritable):
+        journal.close()
+
+
+def test_what_ends_a_run_is_an_audit_error() -> None:
+    assert issubclass(AtlasUnavailable, AuditError)
+    assert (AtlasUnavailable.exit_code, CredentialsRefused.exit_code) == (69, 77)

@@ -34,7 +34,7 @@ _secrets: list[str] = []
 def hide(secret: str) -> None:
     """Keep `secret` out of every line from now on; one of a few letters is in every text."""
     if len(secret) >= _SHORTEST_SECRET:
-        _secrets.append(secret)
+        _secrets.extend((secret, repr(secret)[1:-1]))
 
 
 def _redacted(text: str) -> str:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 #: The resource's only version.
 API_VERSION = "2023-01-01"
 CHECKPOINT_MEDIA_TYPE = f"application/vnd.atlas.{API_VERSION}+json"
+LIMITS_MEDIA_TYPE = "application/vnd.atlas.2025-03-12+json"
 BASE_URL = "https://cloud.mongodb.com"
 
 #: Headers worth keeping as evidence; the rest is never stored.
@@ -80,6 +81,17 @@ class Reply(msgspec.Struct, frozen=True):
     trouble_detail: str = ""
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """A token bucket as Atlas describes it.
+
+    `capacity` in requests; `refill_rate` requests come back every `refill_duration` seconds.
+    """
+
+    capacity: float
+    refill_rate: float
+    refill_duration: float
+
+
 def request_for(ref: CheckpointRef, *, envelope: bool = False) -> Request:
     """Ask for the checkpoint that `ref` names; `envelope` wraps the answer with its status."""
     group_id, cluster_name, checkpoint_id = (
@@ -94,6 +106,16 @@ def request_for(ref: CheckpointRef, *, envelope: bool = False) -> Request:
 def preliminary_request() -> Request:
     """Ask for one of the projects the credential sees: costs no project's bucket anything."""
     return Request("/api/atlas/v2/groups?itemsPerPage=1&pageNum=1")
+
+
+#: The name of the endpoint set that the checkpoint resources belong to, and whose bucket it is.
+_LIMITS_NAME, _LIMITS_SCOPE = "Legacy Backup", "GROUP"
+
+
+def limits_request(group_id: str) -> Request:
+    """Ask for a project's rate limits: costs the user's bucket a token, no project's."""
+    about = f"groupId={quote(group_id, safe='')}&name={quote(_LIMITS_NAME)}"
+    return Request(f"/api/atlas/v2/rateLimits?{about}", accept=LIMITS_MEDIA_TYPE)
 
 
 # --- from a reply to a checkpoint or a failure ------------------------------------------------
@@ -189,6 +211,39 @@ def read_preliminary(reply: Reply) -> Failure | None:
     if reply.status == _HTTP_OK:
         return None
     return _read_failure(reply.status, _decode(reply.body), reply)
+
+
+def read_results(reply: Reply) -> list[Any] | Failure:
+    """Read the reply to the request for one page of a list: its `results`, decoded, unread."""
+    failure = read_preliminary(reply)
+    if failure is not None:
+        return failure
+    document = _decode(reply.body)
+    results = document.get("results") if isinstance(document, dict) else None
+    return results if isinstance(results, list) else _unreadable(reply)
+
+
+def read_limits(reply: Reply) -> Limits | Failure:
+    """Read the reply to `limits_request`. Numbers are as they come: sane or not."""
+    results = read_results(reply)
+    if isinstance(results, Failure):
+        return results
+    wanted = (_LIMITS_NAME, _LIMITS_SCOPE)
+    for limit in results:
+        if isinstance(limit, dict) and (limit.get("endpointSetName"), limit.get("scope")) == wanted:
+            numbers = [_read_limit_value(limit, name) for name in _LIMIT_FIELDS]
+            known = [number for number in numbers if number is not None]
+            return Limits(*known) if len(known) == len(numbers) else _unreadable(reply)
+    return _unreadable(reply)
+
+
+_LIMIT_FIELDS = ("capacity", "refillRate", "refillDurationSeconds")
+
+
+def _read_limit_value(limit: Mapping[str, Any], name: str) -> float | None:
+    """The value in force, which differs from `defaultValue` where a customer has another one."""
+    field = limit.get(name)
+    return _read_number(field.get("value")) if isinstance(field, dict) else None
 
 
 def open_envelope(status: int, document: Any) -> tuple[int, Any]:

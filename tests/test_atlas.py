@@ -15,14 +15,18 @@ from pipeline.atlas import (
     CHECKPOINT_MEDIA_TYPE,
     CODE_KINDS,
     EVIDENCE_HEADERS,
+    LIMITS_MEDIA_TYPE,
     STATUS_KINDS,
     AtlasError,
+    Limits,
     Reply,
     Request,
+    limits_request,
     preliminary_request,
     read_checkpoint,
     read_error,
     read_limit,
+    read_limits,
     read_preliminary,
     read_reply,
     read_retry_after,
@@ -696,6 +700,7 @@ def test_any_reply_is_read(status: int, body: bytes, headers: Mapping[str, str])
     answer = read_reply(REF, any_reply)
     read_limit(any_reply)
     read_preliminary(any_reply)
+    read_limits(any_reply)
 
     assert not isinstance(answer, Checkpoint) or status == 200
     assert isinstance(answer, Checkpoint) or answer.verdict == "INCONCLUSIVE" or answer.error_code
@@ -982,3 +987,51 @@ def test_the_headers_that_are_read_are_kept_as_evidence() -> None:
 
     assert read <= set(EVIDENCE_HEADERS)
     assert list(EVIDENCE_HEADERS) == [name.lower() for name in EVIDENCE_HEADERS]
+
+
+def limit(**changes: Any) -> dict[str, Any]:
+    """One entry of the rate limits, as the resource is documented."""
+    return {
+        "capacity": {"defaultValue": 1200, "value": 3000},
+        "endpointSetName": "Legacy Backup",
+        "refillDurationSeconds": {"defaultValue": 60, "value": 60},
+        "refillRate": {"defaultValue": 500, "value": 1000},
+        "scope": "GROUP",
+        **changes,
+    }
+
+
+def test_the_limits_request_costs_no_projects_bucket() -> None:
+    path = f"/api/atlas/v2/rateLimits?groupId={EXAMPLE_ID}&name=Legacy%20Backup"
+    assert limits_request(EXAMPLE_ID) == Request(path, "", LIMITS_MEDIA_TYPE)
+
+
+def test_the_limits_in_force_are_read_not_the_defaults() -> None:
+    others = [limit(endpointSetName="Clusters"), limit(scope="USER"), None, "?"]
+    assert read_limits(reply(200, {"results": [*others, limit()]})) == Limits(3000, 1000, 60)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"results": {}},
+        {"results": []},
+        {"results": [limit(scope="IP")]},
+        {"results": [limit(capacity=1200)]},
+        {"results": [limit(refillRate={"defaultValue": 500})]},
+        {"results": [limit(refillDurationSeconds={"value": "soon"})]},
+    ],
+)
+def test_limits_that_do_not_say_all_say_nothing(document: Any) -> None:
+    answer = read_limits(reply(200, document))
+    assert isinstance(answer, Failure)
+    assert answer.kind is K.UNREADABLE
+
+
+def test_limits_may_be_refused() -> None:
+    answer = read_limits(reply(403, problem(403, "ACCESS_FORBIDDEN")))
+    assert isinstance(answer, Failure)
+    assert answer.kind is K.PROJECT_REFUSED

@@ -17,14 +17,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from pipeline.checkpoints import (
-    TYPE_NAMES,
-    Anomaly,
-    Checkpoint,
-    CheckpointRef,
-    Part,
-    TokenTimestamp,
-)
+from pipeline.bodies import read_checkpoint, read_documented
+from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.outcomes import Failure, FailureKind, Refusal
 
 T = TypeVar("T")
@@ -47,10 +41,8 @@ EVIDENCE_HEADERS = (
     "x-mongodb-service-version",
 )
 
-_OBJECT_ID = re.compile(r"[a-f0-9]{24}")
 _HTTP_OK = 200
 _DETAIL_CHARS = 1000
-_INT64 = range(-(2**63), 2**63)
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -196,6 +188,8 @@ def read_reply(ref: CheckpointRef, reply: Reply) -> Checkpoint | Failure:
     """
     if reply.trouble is not None:
         return Failure(reply.trouble, reply.status or None, detail=_shorten(reply.trouble_detail))
+    if reply.status == _HTTP_OK and (checkpoint := read_documented(ref, reply.body)) is not None:
+        return checkpoint
     status, document = open_envelope(reply.status, _decode(reply.body))
     if status != _HTTP_OK:
         return _read_failure(status, document, reply)
@@ -438,117 +432,3 @@ def _read_number(value: Any) -> float | None:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:  # noqa: PLR2004
         return float(value)
     return None
-
-
-# --- the answer's attributes -------------------------------------------------------------------
-#
-# One contract for all readers below: take a mapping and a name, return the value if it has the
-# documented type, else None; note in `seen` what departs from the documentation. A value that is
-# left out is no anomaly (the reference page announces that), a null is.
-
-_CHECKPOINT_FIELDS = frozenset(
-    {"id", "groupId", "clusterId", "started", "completed", "timestamp", "restorable", "parts"}
-)
-_PART_FIELDS = frozenset(
-    {"typeName", "replicaSetName", "shardName", "tokenDiscovered", "tokenTimestamp"}
-)
-_TOKEN_FIELDS = frozenset({"date", "increment"})
-
-_Seen = dict[Anomaly, None]  # an ordered set
-
-
-def read_checkpoint(document: Mapping[str, Any]) -> Checkpoint:
-    """Read the attributes of one checkpoint leniently: nothing it holds can make this raise."""
-    seen: _Seen = {}
-    _note_unknown(document, _CHECKPOINT_FIELDS | {"links"}, seen)
-    if document.get("id") is None:
-        seen[Anomaly.ID_MISSING] = None
-    checkpoint = Checkpoint(
-        id=_read_id(document, "id", seen),
-        group_id=_read_id(document, "groupId", seen),
-        cluster_id=_read_id(document, "clusterId", seen),
-        started=_read_date(document, "started", seen),
-        completed=_read_date(document, "completed", seen),
-        timestamp=_read_date(document, "timestamp", seen),
-        restorable=_read_value(document, "restorable", bool, seen),
-        parts=tuple(
-            _read_part(part, seen) for part in _read_value(document, "parts", list, seen) or ()
-        ),
-    )
-    return msgspec.structs.replace(checkpoint, anomalies=tuple(seen))
-
-
-def _read_part(document: Any, seen: _Seen) -> Part:
-    if not isinstance(document, dict):
-        seen[Anomaly.WRONG_TYPE] = None
-        return Part()
-    _note_unknown(document, _PART_FIELDS, seen)
-    type_name = _read_value(document, "typeName", str, seen)
-    if type_name is not None and type_name not in TYPE_NAMES:
-        seen[Anomaly.UNKNOWN_TYPE_NAME] = None
-    return Part(
-        type_name=type_name,
-        replica_set_name=_read_value(document, "replicaSetName", str, seen),
-        shard_name=_read_value(document, "shardName", str, seen),
-        token_discovered=_read_value(document, "tokenDiscovered", bool, seen),
-        token_timestamp=_read_token(document, seen),
-    )
-
-
-def _read_token(document: Mapping[str, Any], seen: _Seen) -> TokenTimestamp | None:
-    token = _read_value(document, "tokenTimestamp", dict, seen)
-    if token is None:
-        return None
-    _note_unknown(token, _TOKEN_FIELDS, seen)
-    return TokenTimestamp(
-        date=_read_date(token, "date", seen), increment=_read_increment(token, seen)
-    )
-
-
-def _read_increment(token: Mapping[str, Any], seen: _Seen) -> int | None:
-    value = _read_value(token, "increment", int, seen)
-    if value is None:
-        return None
-    if isinstance(value, bool) or value not in _INT64:
-        seen[Anomaly.WRONG_TYPE] = None
-        return None
-    return value
-
-
-def _note_unknown(document: Mapping[str, Any], known: frozenset[str], seen: _Seen) -> None:
-    if not document.keys() <= known:
-        seen[Anomaly.UNKNOWN_FIELD] = None
-
-
-def _read_value(document: Mapping[str, Any], name: str, kind: type[T], seen: _Seen) -> T | None:
-    value = document.get(name)
-    if isinstance(value, kind):
-        return value
-    if value is not None:
-        seen[Anomaly.WRONG_TYPE] = None
-    elif name in document:
-        seen[Anomaly.NULL_VALUE] = None
-    return None
-
-
-def _read_id(document: Mapping[str, Any], name: str, seen: _Seen) -> str | None:
-    value = _read_value(document, name, str, seen)
-    if value is not None and not _OBJECT_ID.fullmatch(value):
-        seen[Anomaly.BAD_ID] = None
-    return value.lower() if value is not None else None
-
-
-def _read_date(document: Mapping[str, Any], name: str, seen: _Seen) -> datetime | None:
-    """ISO 8601 with a zone, in UTC; without a zone it is taken as UTC, as the page documents."""
-    value = _read_value(document, name, str, seen)
-    if value is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            seen[Anomaly.DATE_WITHOUT_ZONE] = None
-            return moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        seen[Anomaly.BAD_DATE] = None
-        return None

@@ -4,7 +4,7 @@ Nothing here asks anybody anything: the same journal gives the same rows. Readin
 a cluster at a time, so memory does not grow with the input.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import groupby
 from typing import Any
@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pipeline.atlas import read_reply
-from pipeline.checkpoints import Checkpoint
+from pipeline.bodies import read_documented
+from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.errors import ProgramFault
 from pipeline.findings import Judgement, judge
 from pipeline.intake import read_header
-from pipeline.journal import Answered, Journal, StoredReply
-from pipeline.outcomes import Answer
+from pipeline.journal import Answered, Batch, Journal, StoredReply
+from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
@@ -34,8 +35,6 @@ from pipeline.tables import (
     RUN_COLUMNS,
     RUNS,
     Table,
-    checkpoint_row,
-    part_rows,
 )
 from pipeline.transport import is_loopback
 
@@ -62,18 +61,26 @@ def derive(
         tables = _Tables(stack, staging, facts)
         file = stack.enter_context(staging.open_text("unresolved.csv"))
         write_unresolved = unresolved_writer(file, read_header(journal))
-        for answers in _by_cluster(journal.answered(), tally):
+        for stored in journal.replies_of_no_triple():
+            tables.add_replies([stored])
+        for answers in _by_cluster(_keep_evidence(journal.batches(), tables), tally):
             judgement = judge(answers, policy)
             see(judgement)
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
-    _write_evidence(journal, facts, staging, see)
     summary = tally.summary(facts, journal.bad_lines())
     _write_run(summary, staging)
     _check_rows(summary, staging)
     _write_reports(summary, staging)
     return summary
+
+
+def _keep_evidence(batches: Iterable[Batch], tables: "_Tables") -> Iterator[Answered]:
+    """Give what is answered; on the way every reply goes into the evidence."""
+    for batch in batches:
+        tables.add_replies(batch.replies)
+        yield from batch.answered
 
 
 def _by_cluster(answered: Iterable[Answered], tally: Tally) -> Iterator[list[Answer]]:
@@ -94,23 +101,32 @@ def _read(row: Answered, tally: Tally) -> Answer:
         row.ref,
         row.line,
         row.labels,
-        read_reply(row.ref, stored.reply),
+        _read_stored(row.ref, stored),
         row.attempts,
         row.fetched_by,
-        stored.reply.received_at,
-        stored.id,
-        stored.sha256,
+        stored.received_at,
+        stored.reply_id,
+        stored.body_sha256,
     )
 
 
+def _read_stored(ref: CheckpointRef, stored: StoredReply) -> Checkpoint | Failure:
+    if stored.failure_kind is None and (found := read_documented(ref, stored.body)) is not None:
+        return found  # which nearly all are; the rest is read with all that the reply says
+    return read_reply(ref, stored.reply())
+
+
 def _notice_announcements(stored: StoredReply, tally: Tally) -> None:
+    if stored.failure_kind is not None:
+        return
     for header in _ANNOUNCEMENTS:
-        if stored.kind is None and (said := stored.reply.headers.get(header)):
+        if header in stored.headers:
+            said = stored.reply().headers.get(header)
             tally.notice(f"Atlas announces {header} of this operation: {said}")
 
 
 class _Tables:
-    """The five tables that have a row for each triple, part, cluster or finding."""
+    """The tables that have a row for each triple, part, cluster, finding or reply."""
 
     def __init__(self, stack: ExitStack, staging: Staging, facts: RunFacts) -> None:
         constants = (facts.run_id, facts.audit_name, facts.audit_date)
@@ -123,48 +139,20 @@ class _Tables:
         self._outcomes = sink(OUTCOMES)
         self._clusters = sink(CLUSTERS)
         self._findings = sink(FINDINGS)
+        self._replies = stack.enter_context(staging.evidence(REPLIES, (facts.run_id,)))
 
     def add(self, answers: Iterable[Answer], judgement: Judgement) -> None:
         """Add the rows of one cluster."""
-        for answer in answers:
-            if isinstance(answer.found, Checkpoint):
-                self._checkpoints.add(checkpoint_row(answer, answer.found))
-                for row in part_rows(answer.ref, answer.found):
-                    self._parts.add(row)
-        for outcome in judgement.outcomes:
-            self._outcomes.add(msgspec.structs.astuple(outcome))
-        for finding in judgement.findings:
-            self._findings.add(msgspec.structs.astuple(finding))
-        self._clusters.add(msgspec.structs.astuple(judgement.cluster))
+        found = [answer for answer in answers if isinstance(answer.found, Checkpoint)]
+        self._checkpoints.extend(found)
+        self._parts.extend(found)
+        self._outcomes.extend(judgement.outcomes)
+        self._findings.extend(judgement.findings)
+        self._clusters.add(judgement.cluster)
 
-
-def _write_evidence(
-    journal: Journal, facts: RunFacts, staging: Staging, see: Callable[[None], None]
-) -> None:
-    with staging.evidence(REPLIES, (facts.run_id,)) as sink:
-        for ref, stored in journal.replies():
-            if not stored.id % 1000:
-                see(None)
-            sink.add(_evidence_row(ref, stored), len(stored.reply.body))
-
-
-def _evidence_row(ref: Any, stored: StoredReply) -> tuple[Any, ...]:
-    reply = stored.reply
-    return (
-        stored.id,
-        stored.purpose,
-        *(msgspec.structs.astuple(ref) if ref else (None, None, None)),
-        stored.path,
-        reply.sent_at,
-        reply.received_at,
-        reply.status,
-        stored.kind,
-        reply.trouble,
-        reply.trouble_detail,
-        msgspec.json.encode(reply.headers).decode(),
-        reply.body,
-        stored.sha256,
-    )
+    def add_replies(self, replies: Sequence[StoredReply]) -> None:
+        """Add the evidence of some replies."""
+        self._replies.extend(replies, sum([len(stored.body) for stored in replies]))
 
 
 def _write_run(summary: Summary, staging: Staging) -> None:

@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from pipeline.checkpoints import Checkpoint
-from pipeline.outcomes import Answer, Failure, Verdict
+from pipeline.outcomes import Answer, Failure, Verdict, moment
 from pipeline.policy import Policy
 
 Judged = TypeVar("Judged")
@@ -48,7 +48,7 @@ class Finding(msgspec.Struct, frozen=True):
     waiver_expires_at: datetime | None = None
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """How one triple ended; the fields are the columns of the table `outcomes`."""
 
     group_id: str
@@ -64,7 +64,7 @@ class Outcome(msgspec.Struct, frozen=True):
     fetched_by: str
     input_line: int
     labels: str
-    fetched_at: datetime | None
+    fetched_at: int | None
     reply_id: int | None
     reply_sha256: str | None
 
@@ -168,7 +168,7 @@ def no_parts(checkpoint: Checkpoint) -> Objection | None:
 
 def no_config_part(checkpoint: Checkpoint) -> Objection | None:
     """`parts[].typeName`: several shards without their config servers are no cluster."""
-    shards = len(checkpoint.parts) - checkpoint.config_part_count
+    shards = len(checkpoint.parts)
     if shards < 2 or checkpoint.config_part_count:  # noqa: PLR2004 - several means two
         return None
     return Objection(
@@ -267,8 +267,11 @@ def _object_to_checkpoint(answer: Answer) -> dict[str, Objection]:
 def _apply(
     rules: dict[str, Callable[[Judged], Objection | None]], judged: Judged
 ) -> dict[str, Objection]:
-    found = ((rule_id, rule(judged)) for rule_id, rule in rules.items())
-    return {rule_id: objection for rule_id, objection in found if objection is not None}
+    return {
+        rule_id: objection
+        for rule_id, rule in rules.items()
+        if (objection := rule(judged)) is not None
+    }
 
 
 def _outcome(answer: Answer, objections: dict[str, Objection]) -> Outcome:
@@ -279,19 +282,19 @@ def _outcome(answer: Answer, objections: dict[str, Objection]) -> Outcome:
         ref.group_id,
         ref.cluster_name,
         ref.checkpoint_id,
-        verdict=failure.verdict if failure else verdict,
-        excused_by=None,
-        failure_kind=failure.kind if failure else None,
-        http_status=failure.http_status if failure else 200,
-        error_code=failure.error_code if failure else None,
-        error_detail=failure.detail if failure else None,
-        attempts=answer.attempts,
-        fetched_by=answer.fetched_by,
-        input_line=answer.input_line,
-        labels=answer.labels,
-        fetched_at=answer.fetched_at,
-        reply_id=answer.reply_id,
-        reply_sha256=answer.reply_sha256,
+        failure.verdict if failure else verdict,
+        None,
+        failure.kind if failure else None,
+        failure.http_status if failure else 200,
+        failure.error_code if failure else None,
+        failure.detail if failure else None,
+        answer.attempts,
+        answer.fetched_by,
+        answer.input_line,
+        answer.labels,
+        answer.fetched_at,
+        answer.reply_id,
+        answer.reply_sha256,
     )
 
 
@@ -340,7 +343,7 @@ def _cluster(
         absent_count=verdicts[Verdict.ABSENT],
         inconclusive_count=verdicts[Verdict.INCONCLUSIVE],
         newest_restorable_at=points[-1] if points else None,
-        rpo_age_s=(as_of - points[-1]).total_seconds() if points and as_of else None,
+        rpo_age_s=(moment(as_of) - points[-1]).total_seconds() if points and as_of else None,
         rpo_limit_s=None,
         oldest_restorable_at=points[0] if points else None,
         largest_gap_s=max(gaps, default=None),

@@ -16,9 +16,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import zstandard
@@ -27,14 +26,32 @@ from pipeline.atlas import Reply, Request
 from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import OutputsUnwritable
 from pipeline.fetch import Item
-from pipeline.outcomes import UNSETTLED_KINDS, Failed, Failure, FailureKind, Outcome
+from pipeline.outcomes import (
+    UNSETTLED_KINDS,
+    Failed,
+    Failure,
+    FailureKind,
+    Fetched,
+    Outcome,
+    microseconds,
+    moment,
+)
 from pipeline.triples import BadLine, Fault, Triple
 
 #: Changes with every change of the tables below; a journal of another format is not gone on with.
-FORMAT = "1"
+FORMAT = "2"
 
 COMMIT_REPLIES = 100
 COMMIT_SECONDS = 0.25
+
+#: Triples that are read at once when deriving.
+_BATCH_TRIPLES = 500
+
+#: And fewer where their replies are larger than this together, in bytes. A few KB each is usual.
+_BATCH_BYTES = 32 * 1024 * 1024
+
+#: Pages of lists that are kept at hand when deriving; each holds up to 500 checkpoints.
+_PAGES_AT_HAND = 4
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -47,9 +64,9 @@ CREATE TABLE replies (
     id INTEGER PRIMARY KEY, triple_id INTEGER, purpose TEXT NOT NULL, path TEXT NOT NULL,
     sent_at INTEGER NOT NULL, received_at INTEGER NOT NULL, status INTEGER NOT NULL,
     trouble TEXT, trouble_detail TEXT NOT NULL, kind TEXT, headers TEXT NOT NULL,
-    body BLOB NOT NULL, sha256 TEXT NOT NULL);
+    body BLOB NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE answers (
-    triple_id INTEGER PRIMARY KEY, reply_id INTEGER, kind TEXT, detail TEXT NOT NULL,
+    triple_id INTEGER PRIMARY KEY, reply_id INTEGER, item INTEGER, kind TEXT, detail TEXT NOT NULL,
     attempts INTEGER NOT NULL, fetched_by TEXT NOT NULL);
 """
 
@@ -68,28 +85,43 @@ SELECT group_id, cluster_name, checkpoint_id, line, labels FROM staged
 WHERE line NOT IN (SELECT line FROM duplicates) ORDER BY 1, 2, 3
 """
 _QUEUE = """
-SELECT t.id, t.group_id, t.cluster_name, t.checkpoint_id, coalesce(a.attempts, 0)
+SELECT t.id, t.group_id, t.cluster_name, t.checkpoint_id,
+       max(coalesce(a.attempts, 0), coalesce((SELECT count FROM tried WHERE triple_id = t.id), 0))
 FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
 WHERE t.id BETWEEN ? AND ? AND {condition} ORDER BY t.id LIMIT 500
 """
-_ANSWERED = """
-SELECT t.group_id, t.cluster_name, t.checkpoint_id, t.line, t.labels,
-       a.kind, coalesce(a.detail, ''),
-       (SELECT count(*) FROM replies x WHERE x.triple_id = t.id AND x.kind IS NOT 'throttled'),
-       coalesce(a.fetched_by, 'none'), r.*
-FROM triples t LEFT JOIN answers a ON a.triple_id = t.id LEFT JOIN replies r ON r.id = a.reply_id
-ORDER BY t.id
+_COUNT_TRIED = """
+INSERT INTO tried
+SELECT r.triple_id, count(*) FROM replies r LEFT JOIN answers a ON a.triple_id = r.triple_id
+WHERE r.triple_id IS NOT NULL AND r.kind IS NOT 'throttled' AND {condition} GROUP BY r.triple_id
 """
-_REPLIES = """
-SELECT t.group_id, t.cluster_name, t.checkpoint_id, r.*
-FROM replies r LEFT JOIN triples t ON t.id = r.triple_id ORDER BY r.id
+_REPLY = """
+r.id, r.purpose, t.group_id, t.cluster_name, t.checkpoint_id, r.path, r.sent_at, r.received_at,
+r.status, r.kind, r.trouble, r.trouble_detail, r.headers, r.body, r.sha256
 """
+_ANSWERED = f"""
+SELECT t.line, t.labels, a.reply_id, a.item, a.kind, coalesce(a.detail, ''),
+       coalesce(a.attempts, 0), coalesce(a.fetched_by, 'none'), {_REPLY}
+FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
+LEFT JOIN replies r ON r.id = a.reply_id AND a.item IS NULL
+WHERE t.id BETWEEN ? AND ? ORDER BY t.id
+"""  # noqa: S608 - put together of this program's own words, as the next ones are
+_REPLIES = f"SELECT {_REPLY} FROM replies r LEFT JOIN triples t ON t.id = r.triple_id"  # noqa: S608
+_OTHER_REPLIES = f"""
+{_REPLIES} WHERE r.triple_id BETWEEN ? AND ?
+AND r.id IS NOT (SELECT reply_id FROM answers a WHERE a.triple_id = r.triple_id)
+"""  # noqa: S608
+_REPLIES_OF_NO_TRIPLE = f"{_REPLIES} WHERE r.triple_id IS NULL ORDER BY r.id"
+_ONE_REPLY = f"{_REPLIES} WHERE r.id = ?"
 _KEEP_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
-_KEEP_REPLY = "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SIZE_OF_REPLIES = (
+    "SELECT count(*), coalesce(sum(size), 0) FROM replies WHERE triple_id BETWEEN ? AND ?"
+)
+_KEEP_REPLY = "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _KEEP_ANSWER = """
-INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (triple_id) DO UPDATE SET
-    reply_id = excluded.reply_id, kind = excluded.kind, detail = excluded.detail,
-    attempts = excluded.attempts, fetched_by = excluded.fetched_by
+INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (triple_id) DO UPDATE SET
+    reply_id = excluded.reply_id, item = excluded.item, kind = excluded.kind,
+    detail = excluded.detail, attempts = excluded.attempts, fetched_by = excluded.fetched_by
 WHERE excluded.reply_id IS NOT NULL OR answers.reply_id IS NULL
 """
 
@@ -109,35 +141,65 @@ _COMMON_BODY: Final = (
 )
 
 
-class StoredReply(msgspec.Struct, frozen=True):
-    """A reply as it was kept.
+class StoredReply(NamedTuple):
+    """A reply as it was kept; also a row of the evidence, but for the run's id.
 
-    `purpose` says what was asked for, `kind` what the reply was read as when it arrived (None for
-    a checkpoint), `sha256` is hexadecimal, of the body as received.
+    `purpose` says what was asked for; the triple is None where none was. Times are microseconds
+    since 1970, UTC. `failure_kind` is what the reply was read as when it arrived (None: a good
+    answer). `headers` are JSON text; `body` is as received, `body_sha256` its digest, hexadecimal.
     """
 
-    id: int
-    triple_id: int | None
+    reply_id: int
     purpose: str
+    group_id: str | None
+    cluster_name: str | None
+    checkpoint_id: str | None
     path: str
-    kind: FailureKind | None
-    sha256: str
-    reply: Reply
+    sent_at: int
+    received_at: int
+    http_status: int
+    failure_kind: str | None
+    trouble: str | None
+    trouble_detail: str
+    headers: str
+    body: bytes
+    body_sha256: str
+
+    def reply(self) -> Reply:
+        """Give the reply as the transport gave it."""
+        return Reply(
+            self.http_status,
+            moment(self.sent_at),
+            moment(self.received_at),
+            json.loads(self.headers),
+            self.body,
+            FailureKind(self.trouble) if self.trouble else None,
+            self.trouble_detail,
+        )
 
 
-class Answered(msgspec.Struct, frozen=True):
+class Answered(msgspec.Struct, frozen=True, gc=False):
     """A triple with the reply that answers it, or the failure that stands for one.
 
-    Exactly one of `reply` and `failure` is set. `attempts` counts its requests but for refusals.
+    Exactly one of `reply` and `failure` is set. `item` is the triple's place in the reply where
+    that is a page of a list. `attempts` counts the requests for it alone, refusals left out.
     """
 
     ref: CheckpointRef
     line: int
     labels: str
     reply: StoredReply | None
+    item: int | None
     failure: Failure | None
     attempts: int
     fetched_by: str
+
+
+class Batch(NamedTuple):
+    """Consecutive triples, how each is answered, and every reply to a request for one of them."""
+
+    answered: list[Answered]
+    replies: list[StoredReply]
 
 
 class Tally(msgspec.Struct, frozen=True):
@@ -171,6 +233,7 @@ class Journal:
             dictionary = _dictionary(self.fact("dictionary"))
             self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
             self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
+            self._pages: dict[int, StoredReply] = {}
             self._writer = _Writer(path, dictionary)
             on_failure.pop_all()
 
@@ -247,7 +310,7 @@ class Journal:
 
     def pending(self) -> dict[str, Iterator[Item]]:
         """What has no lasting answer yet: for each project a queue, read as it is used."""
-        return self._queues(f"(a.triple_id IS NULL OR a.kind IN ({_quoted(UNSETTLED_KINDS)}))")
+        return self._queues(_IS_PENDING)
 
     def failing(self, kinds: Iterable[FailureKind]) -> dict[str, Iterator[Item]]:
         """What has so far been answered with one of `kinds`, as `pending` gives it."""
@@ -255,12 +318,20 @@ class Journal:
 
     def _queues(self, condition: str) -> dict[str, Iterator[Item]]:
         self.flush()
+        self._count_tried()
         query = _QUEUE.format(condition=condition)
         ranges = self._db.execute(
             "SELECT group_id, min(id), max(id) FROM triples GROUP BY group_id"
         )
         queues = {group_id: self._queue(query, *ends) for group_id, *ends in ranges.fetchall()}
         return {group_id: queue for group_id, queue in queues.items() if queue is not None}
+
+    def _count_tried(self) -> None:
+        """Count what was asked in vain: a run killed between a reply and its answer knows it."""
+        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS tried (triple_id PRIMARY KEY, count)")
+        with _transaction(self._db):
+            self._db.execute("DELETE FROM tried")
+            self._db.execute(_COUNT_TRIED.format(condition=_IS_PENDING))
 
     def _queue(self, query: str, first: int, last: int) -> Iterator[Item] | None:
         """A queue over the triples of one project, which have consecutive ids; None if empty."""
@@ -298,8 +369,12 @@ class Journal:
         kind = failure.kind if failure else None
         stands_alone = failure is not None and outcome.reply_id is None
         detail = failure.detail if failure and stands_alone else ""
-        fetched_by = "none" if stands_alone and not outcome.attempts else "get"
-        row = (item.triple_id, outcome.reply_id, kind, detail, outcome.attempts, fetched_by)
+        place = outcome.item if isinstance(outcome, Fetched) else None
+        if place is not None:
+            fetched_by = "list"
+        else:
+            fetched_by = "none" if stands_alone and not outcome.attempts else "get"
+        row = (item.triple_id, outcome.reply_id, place, kind, detail, outcome.attempts, fetched_by)
         self._writer.put(_KEEP_ANSWER, row)
 
     def kinds(self) -> dict[FailureKind | None, int]:
@@ -309,39 +384,64 @@ class Journal:
 
     # --- deriving ---
 
-    def answered(self) -> Iterator[Answered]:
-        """Give every triple in key order with its reply, or the failure that stands for one.
-
-        Attempts are counted from the replies: a run that was killed between a reply and its answer
-        knows them all the same.
-        """
+    def batches(self) -> Iterator[Batch]:
+        """Give every triple in key order, with its answer and all replies, some at a time."""
         with _writable(self.path):
-            self._db.execute("CREATE INDEX IF NOT EXISTS replies_of ON replies (triple_id, kind)")
-        for row in self._db.execute(_ANSWERED):
-            *ref, line, labels, kind, detail, attempts, fetched_by = row[:9]
-            reply = self._stored(row[9:]) if row[9] is not None else None
-            failure = None if reply else Failure(FailureKind(kind or "not_asked"), detail=detail)
-            yield Answered(CheckpointRef(*ref), line, labels, reply, failure, attempts, fetched_by)
+            self._db.execute("CREATE INDEX IF NOT EXISTS replies_of ON replies (triple_id, size)")
+        last = self._number("SELECT coalesce(max(id), 0) FROM triples")
+        for first in range(1, last + 1, _BATCH_TRIPLES):
+            yield from self._batches(first, min(first + _BATCH_TRIPLES - 1, last))
 
-    def replies(self) -> Iterator[tuple[CheckpointRef | None, StoredReply]]:
-        """Give every reply in the order of arrival, with the triple it was asked for."""
-        for row in self._db.execute(_REPLIES):
-            yield CheckpointRef(*row[:3]) if row[0] else None, self._stored(row[3:])
+    def _batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Halve what is too much for memory; a single reply was capped by who received it."""
+        count, size = self._db.execute(_SIZE_OF_REPLIES, (first, last)).fetchone()
+        if first < last and size > _BATCH_BYTES:
+            middle = (first + last) // 2
+            yield from self._batches(first, middle)
+            yield from self._batches(middle + 1, last)
+        else:
+            yield self._batch(first, last, count)
+
+    def _batch(self, first: int, last: int, count: int) -> Batch:
+        rows = self._db.execute(_ANSWERED, (first, last)).fetchall()
+        answered = list(map(self._answered, rows))
+        replies = [each.reply for each in answered if each.reply and each.item is None]
+        if len(replies) < count:
+            replies += map(self._stored, self._db.execute(_OTHER_REPLIES, (first, last)))
+            replies.sort(key=_in_key_order)
+        return Batch(answered, replies)
+
+    def replies_of_no_triple(self) -> Iterator[StoredReply]:
+        """Give, in the order of arrival, the replies to what was not asked for one triple."""
+        return map(self._stored, self._db.execute(_REPLIES_OF_NO_TRIPLE))
+
+    def _answered(self, row: Sequence[Any]) -> Answered:
+        line, labels, reply_id, item, kind, detail, attempts, fetched_by = row[:8]
+        ref = CheckpointRef(*row[10:13])
+        if reply_id is None:
+            failure = Failure(FailureKind(kind or "not_asked"), detail=detail)
+            return Answered(ref, line, labels, None, None, failure, attempts, fetched_by)
+        reply = self._stored(row[8:]) if item is None else self._page(reply_id)
+        return Answered(ref, line, labels, reply, item, None, attempts, fetched_by)
+
+    def _page(self, reply_id: int) -> StoredReply:
+        """A reply that answers many triples and belongs to none."""
+        if reply_id not in self._pages:
+            while len(self._pages) >= _PAGES_AT_HAND:
+                self._pages.pop(next(iter(self._pages)))
+            row = self._db.execute(_ONE_REPLY, (reply_id,)).fetchone()
+            self._pages[reply_id] = self._stored(row)
+        return self._pages[reply_id]
 
     def _stored(self, row: Sequence[Any]) -> StoredReply:
-        reply_id, triple_id, purpose, path, sent_at, received_at, status, trouble = row[:8]
-        trouble_detail, kind, headers, body, sha256 = row[8:]
-        reply = Reply(
-            status,
-            _moment(sent_at),
-            _moment(received_at),
-            json.loads(headers),
-            self._decompressor.decompress(body) if body else b"",
-            FailureKind(trouble) if trouble else None,
-            trouble_detail,
-        )
-        kind = FailureKind(kind) if kind else None
-        return StoredReply(reply_id, triple_id, purpose, path, kind, sha256, reply)
+        body = row[-2]
+        body = self._decompressor.decompress(body) if body else b""
+        return StoredReply._make((*row[:-2], body, row[-1]))
+
+
+def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
+    key = (stored.group_id or "", stored.cluster_name or "", stored.checkpoint_id or "")
+    return (*key, stored.reply_id)
 
 
 _Row = tuple[str, tuple[Any, ...]]
@@ -441,14 +541,15 @@ class _Writer(threading.Thread):
             triple_id,
             purpose,
             path,
-            _microseconds(reply.sent_at),
-            _microseconds(reply.received_at),
+            microseconds(reply.sent_at),
+            microseconds(reply.received_at),
             reply.status,
             reply.trouble,
             reply.trouble_detail,
             kind,
             json.dumps(dict(reply.headers)),
             self._compressor.compress(reply.body) if reply.body else b"",
+            len(reply.body),
             hashlib.sha256(reply.body).hexdigest(),
         )
 
@@ -511,12 +612,5 @@ def _quoted(kinds: Iterable[FailureKind]) -> str:
     return ", ".join(f"'{kind}'" for kind in sorted(kinds))
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def _microseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _moment(microseconds: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=microseconds)
+#: Asked for the first time, or once more: a later start may get another answer.
+_IS_PENDING = f"(a.triple_id IS NULL OR a.kind IN ({_quoted(UNSETTLED_KINDS)}))"

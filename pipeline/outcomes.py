@@ -4,7 +4,7 @@ A failure is a value. `FailureKind` is the one vocabulary for everything that ca
 request, and the sets below are the only place that says what a kind leads to.
 """
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 import msgspec
@@ -120,11 +120,16 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Fetched(msgspec.Struct, frozen=True):
-    """One triple answered with a checkpoint."""
+    """One triple answered with a checkpoint.
+
+    `item` is the checkpoint's place in the reply where that is a page of a list. `attempts` are the
+    requests for this triple alone.
+    """
 
     checkpoint: Checkpoint
     reply_id: int
     attempts: int
+    item: int | None = None
 
 
 class Failed(msgspec.Struct, frozen=True):
@@ -141,11 +146,25 @@ class Failed(msgspec.Struct, frozen=True):
 Outcome = Fetched | Failed
 
 
-class Answer(msgspec.Struct, frozen=True):
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(moment: datetime) -> int:
+    """Microseconds from 1970, UTC, to an aware time."""
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def moment(microseconds: int) -> datetime:
+    """The time, in UTC, so many microseconds after 1970."""
+    return _EPOCH + timedelta(0, 0, microseconds)
+
+
+class Answer(msgspec.Struct, frozen=True, gc=False):
     """A triple with the answer that counts for it, and where that came from.
 
-    `labels` is the JSON text of the input's other columns; `fetched_at` when the reply had arrived;
-    `reply_id` and `reply_sha256` name the reply in the evidence (None where there is none).
+    `labels` is the JSON text of the input's other columns; `fetched_at` is when the reply had
+    arrived, in microseconds since 1970, UTC; `reply_id` and `reply_sha256` name the reply in the
+    evidence (None where there is none).
     """
 
     ref: CheckpointRef
@@ -154,6 +173,6 @@ class Answer(msgspec.Struct, frozen=True):
     found: Checkpoint | Failure
     attempts: int
     fetched_by: str
-    fetched_at: datetime | None = None
+    fetched_at: int | None = None
     reply_id: int | None = None
     reply_sha256: str | None = None

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -26,10 +26,11 @@ from typing import Any, Self, TextIO
 
 import filelock
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import AlreadyRunning, OutputsUnwritable
-from pipeline.tables import Table, to_arrow
+from pipeline.tables import Table, complete, own_columns
 
 #: Rows in one Parquet row group, at most.
 ROW_GROUP_ROWS = 100_000
@@ -37,7 +38,8 @@ ROW_GROUP_ROWS = 100_000
 #: Bytes of bodies in one row group of evidence, at most.
 ROW_GROUP_BYTES = 32 * 1024 * 1024
 
-_CHUNK_ROWS = 10_000
+#: Items that are turned into Arrow at once: few enough to be still in the processor's cache.
+_CHUNK_ITEMS = 500
 
 #: A journal untouched for so long is not gone on with any more. Seconds.
 _ABANDONED_S = 7 * 86_400
@@ -222,9 +224,10 @@ class Staging:
             files = [self._describe(path) for path in self._files()]
             text = json.dumps({**facts, "files": files}, indent=2, ensure_ascii=False, default=str)
             self.write("manifest.json", text + "\n")
-            sums = [f"{sha256_of(path)}  {self._name(path)}\n" for path in self._files()]
-            self.write("SHA256SUMS", "".join(sums))
-            return sha256_of(self.path / "manifest.json")
+            digest = sha256_of(self.path / "manifest.json")
+            sums = [f"{each['sha256']}  {each['path']}\n" for each in files]
+            self.write("SHA256SUMS", "".join([*sums, f"{digest}  manifest.json\n"]))
+            return digest
 
     def discard(self) -> None:
         """Take it all back."""
@@ -249,52 +252,72 @@ class Staging:
 
 
 class Sink:
-    """One Parquet file being written, a chunk of rows at a time. Use as a context manager."""
+    """One Parquet file being written, a chunk of rows at a time. Use as a context manager.
+
+    It takes items of its table: see `Table.flatten`.
+    """
 
     def __init__(
         self, path: Path, table: Table, constants: Sequence[Any], done: Callable[[int], None]
     ) -> None:
         self._path = path
-        self._schema = table.schema
+        self._table = table
         self._constants = constants
         self._done = done
-        self._rows: list[tuple[Any, ...]] = []
-        self._chunks: list[Any] = []
+        self._items: list[Any] = []
+        self._chunks: list[pa.Table] = []
         self._chunked_rows = 0
         self._bytes = 0
         self.count = 0
         with _writing(path):
-            self._writer = pq.ParquetWriter(path, self._schema, compression="snappy")
+            self._writer = pq.ParquetWriter(
+                path,
+                table.schema,
+                compression="snappy",
+                use_dictionary=[c.name for c in table.columns if not c.distinct],
+            )
 
-    def add(self, row: tuple[Any, ...], size: int = 0) -> None:
-        """Add one row, without the constants; `size` counts towards the row group's bytes."""
+    def add(self, item: Any, size: int = 0) -> None:
+        """Add one item, as `extend` does."""
+        self.extend((item,), size)
+
+    def extend(self, items: Iterable[Any], size: int = 0) -> None:
+        """Add items; `size` counts towards the row group's bytes.
+
+        They stay in one row group, so give a few at a time.
+        """
         if self._bytes and self._bytes + size > ROW_GROUP_BYTES:
             self._write()
-        self._rows.append(row)
         self._bytes += size
-        self.count += 1
-        if len(self._rows) >= _CHUNK_ROWS:
+        self._items.extend(items)
+        if len(self._items) >= _CHUNK_ITEMS:
             self._chunk()
-        if self._chunked_rows >= ROW_GROUP_ROWS:
-            self._write()
 
     def _chunk(self) -> None:
-        """Turn the gathered rows into Arrow, which is smaller."""
-        self._chunks.append(to_arrow(self._schema, self._constants, self._rows))
-        self._chunked_rows += len(self._rows)
-        self._rows = []
+        """Turn the gathered items into Arrow, which is smaller."""
+        chunk = own_columns(self._table, len(self._constants), self._items)
+        self._chunks.append(chunk)
+        self._chunked_rows += chunk.num_rows
+        self._items = []
+        while self._chunked_rows >= ROW_GROUP_ROWS:
+            self._write_group(ROW_GROUP_ROWS)
 
     def _write(self) -> None:
-        """Write all that was gathered as row groups."""
-        import pyarrow as pa
-
-        if self._rows:
+        """Write all that was gathered."""
+        if self._items:
             self._chunk()
-        if not self._chunks:
-            return
+        if self._chunked_rows:
+            self._write_group(self._chunked_rows)
+
+    def _write_group(self, size: int) -> None:
+        """Write a row group of the first `size` rows; the others stay for the next."""
+        gathered = pa.concat_tables(self._chunks)
+        group = complete(self._table, self._constants, gathered.slice(0, size))
         with _writing(self._path):
-            self._writer.write_table(pa.concat_tables(self._chunks), row_group_size=ROW_GROUP_ROWS)
-        self._chunks, self._chunked_rows, self._bytes = [], 0, 0
+            self._writer.write_table(group, row_group_size=size)
+        self.count += size
+        self._chunks, self._bytes = [gathered.slice(size)], 0
+        self._chunked_rows -= size
 
     def __enter__(self) -> Self:
         return self

@@ -8,15 +8,16 @@ night it is not.
 `flatten` is the same flattening as a library: replies in, pandas frames out.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
 
 from pipeline.atlas import Reply, read_reply
-from pipeline.checkpoints import Checkpoint, CheckpointRef
+from pipeline.checkpoints import Checkpoint, CheckpointRef, TokenTimestamp
 from pipeline.outcomes import Answer, Failure
 
 if TYPE_CHECKING:
@@ -40,21 +41,45 @@ _TYPES = {
 
 
 class Column(NamedTuple):
-    """One column: `source` is the API's attribute, where there is one."""
+    """One column.
+
+    `source` is the API's attribute, where there is one; `distinct` says that hardly any value
+    comes twice, so that a dictionary of them would only cost time.
+    """
 
     name: str
     type: str
     meaning: str
     source: str = ""
     nullable: bool = True
+    distinct: bool = False
+
+
+#: What the rows of some items are, column by column: lists of values, or Arrow arrays.
+Columns = Sequence[Any]
+
+
+def transposed(rows: Sequence[Sequence[Any]]) -> Columns:
+    """Turn rows into columns; none at all where there are no rows."""
+    return list(zip(*rows, strict=True))
+
+
+def _fields(structs: Sequence[msgspec.Struct]) -> Columns:
+    """Columns of structs whose fields are the columns."""
+    return transposed([msgspec.structs.astuple(struct) for struct in structs])
 
 
 class Table(NamedTuple):
-    """A table: the columns every table begins with come first."""
+    """A table.
+
+    The columns that every table begins with come first: they have one value in a whole run.
+    `flatten` turns items (rows, unless the table says otherwise) into the other columns.
+    """
 
     name: str
     meaning: str
     columns: tuple[Column, ...]
+    flatten: Callable[[Sequence[Any]], Columns] = transposed
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,16 +89,26 @@ class Table(NamedTuple):
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema, with the schema version and the columns' meanings in its metadata."""
-        fields = [
-            pa.field(
-                column.name,
-                _TYPES[column.type],
-                nullable=column.nullable,
-                metadata={"meaning": column.meaning, "source": column.source},
-            )
-            for column in self.columns
-        ]
-        return pa.schema(fields, metadata={"schema_version": SCHEMA_VERSION, "table": self.name})
+        return _schema(self)
+
+
+@cache
+def _schema(table: Table) -> pa.Schema:
+    fields = [
+        pa.field(
+            column.name,
+            _TYPES[column.type],
+            nullable=column.nullable,
+            metadata={"meaning": column.meaning, "source": column.source},
+        )
+        for column in table.columns
+    ]
+    return pa.schema(fields, metadata={"schema_version": SCHEMA_VERSION, "table": table.name})
+
+
+@cache
+def _own_schema(table: Table, left_out: int) -> pa.Schema:
+    return pa.schema(list(table.schema)[left_out:])
 
 
 def _required(name: str, kind: str, meaning: str, source: str = "") -> Column:
@@ -91,13 +126,84 @@ _CLUSTER_COLUMNS = (
 )
 _CHECKPOINT_COLUMNS = (
     *_CLUSTER_COLUMNS,
-    _required("checkpoint_id", "string", "24 hexadecimal digits", "checkpointId of the path"),
+    Column(
+        "checkpoint_id",
+        "string",
+        "24 hexadecimal digits",
+        "checkpointId of the path",
+        nullable=False,
+        distinct=True,
+    ),
 )
 _REPLY_COLUMNS = (
-    Column("fetched_at", "timestamp", "when the reply that counts had arrived"),
-    Column("reply_id", "int64", "that reply in evidence/replies"),
-    Column("reply_sha256", "string", "SHA-256 of its body as received, hexadecimal"),
+    Column("fetched_at", "timestamp", "when the reply that counts had arrived", distinct=True),
+    Column("reply_id", "int64", "that reply in evidence/replies", distinct=True),
+    Column("reply_sha256", "string", "SHA-256 of its body as received, hexadecimal", distinct=True),
 )
+
+
+# --- flattening ---------------------------------------------------------------------------------
+
+
+def _checkpoint_columns(answers: Sequence[Answer]) -> Columns:
+    """The columns of `checkpoints`; every answer holds one."""
+    found = [checkpoint_of(answer) for answer in answers]
+    return [
+        *_keys([answer.ref for answer in answers]),
+        [checkpoint.cluster_id for checkpoint in found],
+        [checkpoint.restorable for checkpoint in found],
+        [checkpoint.started for checkpoint in found],
+        [checkpoint.completed for checkpoint in found],
+        [checkpoint.timestamp for checkpoint in found],
+        [len(checkpoint.parts) for checkpoint in found],
+        [checkpoint.config_part_count for checkpoint in found],
+        [checkpoint.undiscovered_token_count for checkpoint in found],
+        [checkpoint.token_spread_s for checkpoint in found],
+        [",".join(checkpoint.anomalies) for checkpoint in found],
+        [answer.fetched_at for answer in answers],
+        [answer.reply_id for answer in answers],
+        [answer.reply_sha256 for answer in answers],
+    ]
+
+
+def _part_columns(answers: Sequence[Answer]) -> Columns:
+    """The columns of `parts`, of answers that hold a checkpoint each."""
+    every = [checkpoint_of(answer).parts for answer in answers]
+    parts = [part for parts in every for part in parts]
+    tokens = [part.token_timestamp or _NO_TOKEN for part in parts]
+    owners = pa.array([owner for owner, parts in enumerate(every) for _ in parts], pa.int32())
+    keys = _keys([answer.ref for answer in answers])
+    return [
+        *(pa.array(key, pa.string()).take(owners) for key in keys),
+        [index for parts in every for index in range(len(parts))],
+        [part.type_name for part in parts],
+        [part.replica_set_name for part in parts],
+        [part.shard_name for part in parts],
+        [part.token_discovered for part in parts],
+        [token.date for token in tokens],
+        [token.increment for token in tokens],
+    ]
+
+
+_NO_TOKEN = TokenTimestamp()
+
+
+def _keys(refs: Sequence[CheckpointRef]) -> tuple[list[str], list[str], list[str]]:
+    return (
+        [ref.group_id for ref in refs],
+        [ref.cluster_name for ref in refs],
+        [ref.checkpoint_id for ref in refs],
+    )
+
+
+def checkpoint_of(answer: Answer) -> Checkpoint:
+    """The checkpoint that an answer holds; which of them hold one is known before."""
+    if not isinstance(answer.found, Checkpoint):
+        raise TypeError(f"{answer.ref} was not answered with a checkpoint")
+    return answer.found
+
+
+# --- the tables ---------------------------------------------------------------------------------
 
 CHECKPOINTS = Table(
     "checkpoints",
@@ -127,6 +233,7 @@ CHECKPOINTS = Table(
         _required("anomalies", "string", "departures from the API's documentation, by comma"),
         *_REPLY_COLUMNS,
     ),
+    _checkpoint_columns,
 )
 
 PARTS = Table(
@@ -143,6 +250,7 @@ PARTS = Table(
         Column("token_at", "timestamp", "oplog time of the token", "tokenTimestamp.date"),
         Column("token_increment", "int64", "order within that second", "tokenTimestamp.increment"),
     ),
+    _part_columns,
 )
 
 OUTCOMES = Table(
@@ -163,6 +271,7 @@ OUTCOMES = Table(
         _required("labels", "string", "the line's other columns, JSON object of texts"),
         *_REPLY_COLUMNS,
     ),
+    _fields,
 )
 
 CLUSTERS = Table(
@@ -183,6 +292,7 @@ CLUSTERS = Table(
         Column("oldest_restorable_at", "timestamp", "oldest restore point that passed"),
         Column("largest_gap_s", "float64", "seconds, between neighbouring ones that passed"),
     ),
+    _fields,
 )
 
 FINDINGS = Table(
@@ -202,6 +312,7 @@ FINDINGS = Table(
         Column("waiver_id", "string", "the waiver that excuses it"),
         Column("waiver_expires_at", "timestamp", "and when that ends"),
     ),
+    _fields,
 )
 
 RUNS = Table(
@@ -251,7 +362,7 @@ REPLIES = Table(
         Column("group_id", "string", "the triple it was asked for"),
         Column("cluster_name", "string", "the triple it was asked for"),
         Column("checkpoint_id", "string", "the triple it was asked for"),
-        _required("path", "string", "path and query of the request"),
+        Column("path", "string", "path and query of the request", nullable=False, distinct=True),
         _required("sent_at", "timestamp", "this machine's clock"),
         _required("received_at", "timestamp", "this machine's clock, whole body read"),
         _required("http_status", "int32", "as on the wire; 0 when no head arrived"),
@@ -259,65 +370,43 @@ REPLIES = Table(
         Column("trouble", "string", "what kept a whole answer from arriving"),
         _required("trouble_detail", "string", "in words"),
         _required("headers", "string", "the kept headers, JSON object"),
-        _required("body", "binary", "as received, after content decoding"),
-        _required("body_sha256", "string", "SHA-256 of body, hexadecimal"),
+        Column(
+            "body", "binary", "as received, after content decoding", nullable=False, distinct=True
+        ),
+        Column(
+            "body_sha256", "string", "SHA-256 of body, hexadecimal", nullable=False, distinct=True
+        ),
     ),
 )
 
 
-# --- flattening ---------------------------------------------------------------------------------
+# --- Arrow and pandas ----------------------------------------------------------------------------
 
 
-def checkpoint_row(answer: Answer, checkpoint: Checkpoint) -> tuple[Any, ...]:
-    """One row of `checkpoints`, without the run's columns."""
-    return (
-        *msgspec.structs.astuple(answer.ref),
-        checkpoint.cluster_id,
-        checkpoint.restorable,
-        checkpoint.started,
-        checkpoint.completed,
-        checkpoint.timestamp,
-        len(checkpoint.parts),
-        checkpoint.config_part_count,
-        checkpoint.undiscovered_token_count,
-        checkpoint.token_spread_s,
-        ",".join(checkpoint.anomalies),
-        answer.fetched_at,
-        answer.reply_id,
-        answer.reply_sha256,
-    )
+def to_arrow(table: Table, constants: Sequence[Any], items: Sequence[Any]) -> pa.Table:
+    """Build an Arrow table of items: `constants` are the values of its first columns."""
+    return complete(table, constants, own_columns(table, len(constants), items))
 
 
-def part_rows(ref: CheckpointRef, checkpoint: Checkpoint) -> Iterator[tuple[Any, ...]]:
-    """The rows of `parts` of one checkpoint, without the run's columns."""
-    for index, part in enumerate(checkpoint.parts):
-        token = part.token_timestamp
-        yield (
-            *msgspec.structs.astuple(ref),
-            index,
-            part.type_name,
-            part.replica_set_name,
-            part.shard_name,
-            part.token_discovered,
-            token.date if token else None,
-            token.increment if token else None,
-        )
-
-
-def to_arrow(
-    schema: pa.Schema, constants: Sequence[Any], rows: Sequence[tuple[Any, ...]]
-) -> pa.Table:
-    """Build an Arrow table: `constants` fill the first columns, `rows` hold the others."""
-    columns = list(zip(*rows, strict=True)) or [()] * (len(schema) - len(constants))
+def own_columns(table: Table, left_out: int, items: Sequence[Any]) -> pa.Table:
+    """Build the Arrow table of items without its first `left_out` columns."""
+    schema = _own_schema(table, left_out)
+    columns = table.flatten(items) if items else [()] * len(schema)
     arrays = [
-        pa.repeat(pa.scalar(value, schema.field(index).type), len(rows))
-        for index, value in enumerate(constants)
-    ]
-    arrays += [
-        pa.array(column, field.type)
-        for column, field in zip(columns, list(schema)[len(constants) :], strict=True)
+        column if isinstance(column, pa.Array) else pa.array(column, kind)
+        for column, kind in zip(columns, schema.types, strict=True)
     ]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def complete(table: Table, constants: Sequence[Any], own: pa.Table) -> pa.Table:
+    """Put the columns before `own` that hold one value each."""
+    schema = table.schema
+    first = [
+        pa.repeat(pa.scalar(value, schema.field(index).type), own.num_rows)
+        for index, value in enumerate(constants)
+    ]
+    return pa.Table.from_arrays([*first, *own.columns], schema=schema)
 
 
 class Frames(NamedTuple):
@@ -333,12 +422,16 @@ class Frames(NamedTuple):
     failures: "pd.DataFrame"
 
 
-_FAILURE_COLUMNS = (
-    *_CHECKPOINT_COLUMNS,
-    Column("kind", "string", ""),
-    Column("http_status", "int32", ""),
-    Column("error_code", "string", ""),
-    Column("detail", "string", ""),
+_FAILURES = Table(
+    "failures",
+    "",
+    (
+        *_CHECKPOINT_COLUMNS,
+        Column("kind", "string", ""),
+        Column("http_status", "int32", ""),
+        Column("error_code", "string", ""),
+        Column("detail", "string", ""),
+    ),
 )
 
 
@@ -348,23 +441,21 @@ def flatten(replies: Iterable[tuple[CheckpointRef, Reply | bytes]]) -> Frames:
     Each reply comes with the triple it answers; `bytes` are taken as the body of a 200 answer. No
     reply is dropped: one that holds no checkpoint, or one of another triple, is in `failures`.
     """
-    checkpoints: list[tuple[Any, ...]] = []
-    parts: list[tuple[Any, ...]] = []
+    answers: list[Answer] = []
     failures: list[tuple[Any, ...]] = []
     for ref, reply in replies:
         found = read_reply(ref, _as_reply(reply))
-        key = msgspec.structs.astuple(ref)
         if isinstance(found, Failure):
+            key = msgspec.structs.astuple(ref)
             failures.append((*key, found.kind, found.http_status, found.error_code, found.detail))
         else:
-            answer = Answer(ref, 0, "{}", found, attempts=1, fetched_by="get")
-            checkpoints.append(checkpoint_row(answer, found)[: -len(_REPLY_COLUMNS)])
-            parts.extend(part_rows(ref, found))
+            answers.append(Answer(ref, 0, "{}", found, attempts=1, fetched_by="get"))
     own = len(RUN_COLUMNS)
+    checkpoints = own_columns(CHECKPOINTS, own, answers)
     return Frames(
-        _frame(CHECKPOINTS.columns[own : -len(_REPLY_COLUMNS)], checkpoints),
-        _frame(PARTS.columns[own:], parts),
-        _frame(_FAILURE_COLUMNS, failures),
+        _frame(checkpoints.drop_columns([column.name for column in _REPLY_COLUMNS])),
+        _frame(own_columns(PARTS, own, answers)),
+        _frame(own_columns(_FAILURES, 0, failures)),
     )
 
 
@@ -374,8 +465,7 @@ def _as_reply(reply: Reply | bytes) -> Reply:
     return Reply(200, _UNKNOWN_TIME, _UNKNOWN_TIME, body=reply)
 
 
-def _frame(columns: Sequence[Column], rows: Sequence[tuple[Any, ...]]) -> "pd.DataFrame":
-    schema = pa.schema([pa.field(column.name, _TYPES[column.type]) for column in columns])
+def _frame(arrow: pa.Table) -> "pd.DataFrame":
     import pandas as pd
 
     nullable = {
@@ -383,5 +473,5 @@ def _frame(columns: Sequence[Column], rows: Sequence[tuple[Any, ...]]) -> "pd.Da
         pa.int64(): pd.Int64Dtype(),
         pa.bool_(): pd.BooleanDtype(),
     }
-    frame: pd.DataFrame = to_arrow(schema, (), rows).to_pandas(types_mapper=nullable.get)
+    frame: pd.DataFrame = arrow.to_pandas(types_mapper=nullable.get)
     return frame

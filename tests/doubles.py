@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.atlas import Reply, Request
 from pipeline.checkpoints import CheckpointRef
 from pipeline.fetch import Item
+from pipeline.journal import Answered, Journal, StoredReply
 from pipeline.outcomes import FailureKind
 from pipeline.simulator.buckets import BucketRules, Buckets, refusal_parameters
 
@@ -36,6 +37,17 @@ def queues(**counts: int) -> dict[str, Iterator[Item]]:
     return {
         group(int(name[1:])): iter(items(count, int(name[1:]))) for name, count in counts.items()
     }
+
+
+def answered(journal: Journal) -> list[Answered]:
+    """Every triple of a journal in key order, as it is answered so far."""
+    return [each for batch in journal.batches() for each in batch.answered]
+
+
+def stored(journal: Journal) -> list[StoredReply]:
+    """Every reply of a journal in the order of arrival."""
+    of_triples = (each for batch in journal.batches() for each in batch.replies)
+    return sorted([*journal.replies_of_no_triple(), *of_triples], key=lambda each: each.reply_id)
 
 
 def reply(

@@ -5,18 +5,20 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline.atlas import Reply, Request
 from pipeline.collect import Asking, Collector
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
-from pipeline.journal import Journal
+from pipeline.journal import Answered, Journal
 from pipeline.outcomes import FailureKind, Outcome
 from pipeline.triples import Triple
 from tests.doubles import (
     Player,
     Served,
     always,
+    answered,
     error,
     good,
     group,
@@ -24,6 +26,7 @@ from tests.doubles import (
     ref,
     refused,
     reply,
+    stored,
     trouble,
 )
 from tests.virtual_time import now, run
@@ -77,15 +80,21 @@ def collect(atlas: Served, journal: Journal) -> Run:
     return begun
 
 
+def kind_of(answer: Answered) -> FailureKind | None:
+    """What the reply that answers a triple was read as."""
+    assert answer.reply is not None
+    kind = answer.reply.failure_kind
+    return FailureKind(kind) if kind else None
+
+
 def kinds(journal: Journal, project: int | None = None) -> dict[FailureKind | None, int]:
     """Count the answers by kind, from what can be derived: the reply, or what stands for it."""
     journal.flush()
     found: dict[FailureKind | None, int] = {}
-    for answer in journal.answered():
+    for answer in answered(journal):
         if project is None or answer.ref.group_id == group(project):
-            known = answer.reply or answer.failure
-            assert known is not None
-            found[known.kind] = found.get(known.kind, 0) + 1
+            kind = answer.failure.kind if answer.failure else kind_of(answer)
+            found[kind] = found.get(kind, 0) + 1
     return found
 
 
@@ -126,7 +135,7 @@ def test_everything_is_asked_once_and_kept(journal: Journal) -> None:
     assert kinds(journal) == {None: 40, K.CHECKPOINT_ABSENT: 30}
     assert len(ended.settled) == 70
     assert (atlas.preliminaries, atlas.asked) == (1, 70)
-    assert next(stored.purpose for _, stored in journal.replies()) == "preliminary"
+    assert stored(journal)[0].purpose == "preliminary"
     assert journal.tally().requests == 71
 
 
@@ -388,7 +397,7 @@ def test_what_failed_is_asked_once_more_at_the_end(journal: Journal) -> None:
 
     assert kinds(journal) == {None: 29, K.SERVER_ERROR: 1}
     assert {asked[checkpoint] for checkpoint in failing} == {6}
-    assert {each.attempts for each in journal.answered()} == {1, 6}
+    assert {each.attempts for each in answered(journal)} == {1, 6}
 
 
 def test_a_project_that_was_given_up_is_asked_once_more_at_the_end(journal: Journal) -> None:
@@ -405,10 +414,15 @@ def test_a_project_that_stays_down_keeps_what_it_answered(journal: Journal) -> N
     load(journal, p1=300, p2=1)
     atlas = Atlas(p1=always(error(503)))
     collect(atlas, journal)
-    found = {answer.ref: answer for answer in journal.answered()}
-    asked = {about for about, stored in journal.replies() if about and stored.kind}
+    found = {answer.ref: answer for answer in answered(journal)}
+    asked = {
+        (each.group_id, each.cluster_name, each.checkpoint_id)
+        for each in stored(journal)
+        if each.failure_kind
+    }
 
-    assert {about for about, answer in found.items() if answer.reply} - {ref(0, 2)} == asked
+    replied = {about for about, answer in found.items() if answer.reply} - {ref(0, 2)}
+    assert {msgspec.structs.astuple(about) for about in replied} == asked
     assert kinds(journal, 1) == {K.SERVER_ERROR: len(asked), K.NOT_ASKED: 300 - len(asked)}
     assert len(asked) < 100
 

@@ -19,7 +19,7 @@ from pipeline.findings import (
     Outcome,
     judge,
 )
-from pipeline.outcomes import Answer, Failure, FailureKind, Verdict
+from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy, read_policy
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS
 
@@ -55,7 +55,7 @@ def answers(*found: Checkpoint | Failure) -> list[Answer]:
             found=one,
             attempts=1,
             fetched_by="get",
-            fetched_at=NOON + timedelta(minutes=number),
+            fetched_at=microseconds(NOON + timedelta(minutes=number)),
             reply_id=number,
             reply_sha256="ab" * 32,
         )
@@ -255,7 +255,7 @@ def test_an_outcome_keeps_what_is_known_of_its_answer() -> None:
         fetched_by="get",
         input_line=2,
         labels='{"team": "red"}',
-        fetched_at=NOON,
+        fetched_at=microseconds(NOON),
         reply_id=0,
         reply_sha256="ab" * 32,
     )

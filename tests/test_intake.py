@@ -16,6 +16,7 @@ from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import AuditError, InputMissing, InputUnusable, OutputsUnwritable
 from pipeline.intake import KeptInput, keep_input, load_input, read_header
 from pipeline.journal import Journal
+from tests.doubles import answered
 
 G, C = "5f" * 12, "5e" * 12
 HEADER = b"project_id,cluster_name,checkpoint_id,team\n"
@@ -216,13 +217,13 @@ def test_every_line_is_in_the_journal(work: Path, journal: Journal) -> None:
 
     assert (tally.triples, tally.duplicates, tally.bad_lines) == (2, 1, 1)
     assert journal.fact("line_count") == "4"
-    assert [row.ref.group_id for row in journal.answered()] == ["0" * 24, G]
+    assert [row.ref.group_id for row in answered(journal)] == ["0" * 24, G]
 
 
 def test_of_a_triple_given_twice_the_first_line_counts(work: Path, journal: Journal) -> None:
     again = f"{G.upper()}, orders ,{C},blue\n".encode()
     load(TEXT + again, work, journal)
-    (row,) = journal.answered()
+    (row,) = answered(journal)
 
     assert (row.ref, row.line) == (CheckpointRef(G, "orders", C), 2)
     assert row.labels == '{"team": "red"}'

@@ -14,7 +14,7 @@ from playwright.async_api import Page, async_playwright
 
 from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
 from pipeline.findings import judge
-from pipeline.outcomes import Answer, Failure, FailureKind
+from pipeline.outcomes import Answer, Failure, FailureKind, microseconds
 from pipeline.policy import default_policy
 from pipeline.report import Tally, render_html
 from pipeline.report.summary import RunFacts
@@ -77,10 +77,10 @@ def found() -> Iterator[tuple[Any, ...]]:
     sound = Checkpoint(
         completed=START, timestamp=START, restorable=True, parts=(Part(token_discovered=True),)
     )
-    yield sound, 1, "get", START + timedelta(hours=7)
-    yield Checkpoint(restorable=False), 1, "get", START
+    yield sound, 1, "get", microseconds(START + timedelta(hours=7))
+    yield Checkpoint(restorable=False), 1, "get", microseconds(START)
     for kind in (FailureKind.CHECKPOINT_ABSENT, FailureKind.THROTTLED, FailureKind.UNREACHABLE):
-        yield Failure(kind, 404, "SOME_ERROR_CODE", "z" * 300), 5, "get", START
+        yield Failure(kind, 404, "SOME_ERROR_CODE", "z" * 300), 5, "get", microseconds(START)
 
 
 def facts(triples: int, bad_lines: int) -> RunFacts:

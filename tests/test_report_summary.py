@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
 from pipeline.errors import ExitCode, ProgramFault
 from pipeline.findings import RULES_VERSION, Judgement, judge
-from pipeline.outcomes import Answer, Failure, FailureKind, Verdict
+from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy
 from pipeline.report.advice import ADVICE
 from pipeline.report.summary import (
@@ -59,7 +59,7 @@ def judged(
             found=one,
             attempts=1,
             fetched_by="get",
-            fetched_at=fetched_at,
+            fetched_at=None if fetched_at is None else microseconds(fetched_at),
         )
         for number, one in enumerate(found)
     ]

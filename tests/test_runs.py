@@ -347,7 +347,7 @@ def test_row_groups_are_full_but_for_the_last(
 ) -> None:
     """And none is empty, also where the rows come out even."""
     monkeypatch.setattr(runs, "ROW_GROUP_ROWS", 100)
-    monkeypatch.setattr(runs, "_CHUNK_ROWS", 10)
+    monkeypatch.setattr(runs, "_CHUNK_ITEMS", 10)
     file = written(tmp_path, [(n, b"") for n in range(length)])
 
     full, rest = divmod(length, 100)
@@ -367,7 +367,7 @@ def test_row_groups_of_evidence_are_bounded_in_bytes(
     """Whoever reads one needs memory for so much; a single row may be more."""
     monkeypatch.setattr(runs, "ROW_GROUP_BYTES", 1000)
     monkeypatch.setattr(runs, "ROW_GROUP_ROWS", 40)
-    monkeypatch.setattr(runs, "_CHUNK_ROWS", 4)
+    monkeypatch.setattr(runs, "_CHUNK_ITEMS", 4)
     file = written(tmp_path, [(n, b"x" * size) for n, size in enumerate(sizes)], sizes)
 
     assert groups(file) == [len(held) for held in as_full_as_may_be(sizes)]
@@ -388,7 +388,7 @@ def as_full_as_may_be(sizes: list[int]) -> list[list[int]]:
 def test_rows_do_not_gather_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fills a row group is written, not kept for the end."""
     monkeypatch.setattr(runs, "ROW_GROUP_ROWS", 100)
-    monkeypatch.setattr(runs, "_CHUNK_ROWS", 10)
+    monkeypatch.setattr(runs, "_CHUNK_ITEMS", 10)
     with Staging(tmp_path / "stage", "run-1").table(THINGS, NIGHT, CONSTANTS) as sink:
         for n in range(1000):
             sink.add((n, b""))

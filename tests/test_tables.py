@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import msgspec
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 import pipeline
 from pipeline import Reply, flatten
 from pipeline.checkpoints import Anomaly, Checkpoint, CheckpointRef, Part, TokenTimestamp
-from pipeline.outcomes import Answer, FailureKind
+from pipeline.outcomes import Answer, FailureKind, microseconds
 from pipeline.tables import (
     CHECKPOINTS,
     PARTS,
@@ -27,9 +28,8 @@ from pipeline.tables import (
     RUN_COLUMNS,
     SCHEMA_VERSION,
     TABLES,
-    checkpoint_row,
-    part_rows,
     to_arrow,
+    transposed,
 )
 
 REF = CheckpointRef("5f" * 12, "orders", "5e" * 12)
@@ -139,7 +139,7 @@ ANY_CHECKPOINT = st.builds(
 
 
 def answer(checkpoint: Checkpoint) -> Answer:
-    return Answer(REF, 2, "{}", checkpoint, 1, "get", NOW, 7, "ab" * 32)
+    return Answer(REF, 2, "{}", checkpoint, 1, "get", microseconds(NOW), 7, "ab" * 32)
 
 
 def through_parquet(table: pa.Table) -> list[tuple[Any, ...]]:
@@ -157,11 +157,54 @@ def through_parquet(table: pa.Table) -> list[tuple[Any, ...]]:
 def test_any_checkpoint_fits_the_tables_and_comes_back_the_same(
     checkpoints: list[Checkpoint],
 ) -> None:
-    rows = [checkpoint_row(answer(one), one) for one in checkpoints]
-    parts = [row for one in checkpoints for row in part_rows(REF, one)]
+    answers = [answer(one) for one in checkpoints]
+    rows = through_parquet(to_arrow(CHECKPOINTS, RUN, answers))
+    parts = through_parquet(to_arrow(PARTS, RUN, answers))
 
-    assert through_parquet(to_arrow(CHECKPOINTS.schema, RUN, rows)) == [(*RUN, *r) for r in rows]
-    assert through_parquet(to_arrow(PARTS.schema, RUN, parts)) == [(*RUN, *r) for r in parts]
+    assert rows == [(*RUN, *checkpoint_row(one)) for one in checkpoints]
+    assert parts == [(*RUN, *row) for one in checkpoints for row in part_rows(one)]
+
+
+CONFIG = ("CONFIG_SERVER", "CONFIG_SERVER_REPLICA_SET")
+
+
+def checkpoint_row(checkpoint: Checkpoint) -> tuple[Any, ...]:
+    """One row of `checkpoints`, written down apart from the columns that are under test."""
+    dates = [token.date for part in checkpoint.parts if (token := part.token_timestamp)]
+    dated = [date for date in dates if date is not None]
+    return (
+        *msgspec.structs.astuple(REF),
+        checkpoint.cluster_id,
+        checkpoint.restorable,
+        checkpoint.started,
+        checkpoint.completed,
+        checkpoint.timestamp,
+        len(checkpoint.parts),
+        len([part for part in checkpoint.parts if part.type_name in CONFIG]),
+        len([part for part in checkpoint.parts if part.token_discovered is not True]),
+        (max(dated) - min(dated)).total_seconds() if len(dated) > 1 else None,
+        ",".join(checkpoint.anomalies),
+        NOW,
+        7,
+        "ab" * 32,
+    )
+
+
+def part_rows(checkpoint: Checkpoint) -> list[tuple[Any, ...]]:
+    """The rows of `parts`, likewise."""
+    return [
+        (
+            *msgspec.structs.astuple(REF),
+            index,
+            part.type_name,
+            part.replica_set_name,
+            part.shard_name,
+            part.token_discovered,
+            part.token_timestamp.date if part.token_timestamp else None,
+            part.token_timestamp.increment if part.token_timestamp else None,
+        )
+        for index, part in enumerate(checkpoint.parts)
+    ]
 
 
 def test_a_checkpoint_becomes_these_rows() -> None:
@@ -180,9 +223,9 @@ def test_a_checkpoint_becomes_these_rows() -> None:
         ),
         anomalies=(Anomaly.NULL_VALUE, Anomaly.UNKNOWN_FIELD),
     )
-    values = (*RUN, *checkpoint_row(answer(checkpoint), checkpoint))
-    row = dict(zip(CHECKPOINTS.names, values, strict=True))
-    first, second = part_rows(REF, checkpoint)
+    (row,) = to_arrow(CHECKPOINTS, RUN, [answer(checkpoint)]).to_pylist()
+    parts = to_arrow(PARTS, RUN, [answer(checkpoint)]).to_pylist()
+    first, second = (tuple(part.values())[3:] for part in parts)
 
     assert row["cluster_id"] == "c1" * 12
     assert row["started_at"] == NOW
@@ -208,18 +251,19 @@ def test_a_checkpoint_becomes_these_rows() -> None:
 @pytest.mark.parametrize("table", [*TABLES, REPLIES], ids=lambda table: table.name)
 def test_no_rows_make_a_table_all_the_same(table: Any) -> None:
     constants = RUN if table is not REPLIES else RUN[:1]
-    empty = to_arrow(table.schema, constants, [])
+    empty = to_arrow(table, constants, [])
 
     assert empty.num_rows == 0
     assert empty.schema.equals(table.schema, check_metadata=True)
 
 
 def test_a_null_where_there_may_be_none_is_refused() -> None:
-    row = list(checkpoint_row(answer(Checkpoint()), Checkpoint()))
+    plain = CHECKPOINTS._replace(flatten=transposed)
+    row = list(checkpoint_row(Checkpoint()))
     row[CHECKPOINTS.names.index("part_count") - len(RUN_COLUMNS)] = None
 
     with pytest.raises(pa.ArrowInvalid, match="part_count"):
-        through_parquet(to_arrow(CHECKPOINTS.schema, RUN, [tuple(row)]))
+        through_parquet(to_arrow(plain, RUN, [(*row[:-3], 0, 7, "")]))
 
 
 # --- two nights together ------------------------------------------------------------------------
@@ -236,8 +280,8 @@ def nights(tmp_path: Path) -> Path:
         folder = tmp_path / f"dt={day}"
         folder.mkdir()
         constants = (f"run-{day}", "nightly", date.fromisoformat(day))
-        rows = [checkpoint_row(answer(checkpoint), checkpoint)]
-        pq.write_table(to_arrow(CHECKPOINTS.schema, constants, rows), folder / "a.parquet")
+        made = to_arrow(CHECKPOINTS, constants, [answer(checkpoint)])
+        pq.write_table(made, folder / "a.parquet")
     return tmp_path
 
 

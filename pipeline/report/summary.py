@@ -6,7 +6,7 @@ and what `summary.json` holds.
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
@@ -14,7 +14,7 @@ import msgspec
 from pipeline.errors import MEANINGS, ExitCode, ProgramFault
 from pipeline.findings import CHECKPOINT_RULES, CLUSTER_RULES, Cluster, Finding, Judgement
 from pipeline.findings import Outcome as JudgedOutcome
-from pipeline.outcomes import FailureKind, Verdict
+from pipeline.outcomes import FailureKind, Verdict, moment
 from pipeline.report.advice import ADVICE
 from pipeline.triples import BadLine
 
@@ -209,8 +209,8 @@ class Tally:
         self._examples: dict[str, Finding] = {}
         self._cluster_findings: list[Finding] = []
         self.cluster_finding_count = 0
-        self._first_reply: datetime | None = None
-        self._last_reply: datetime | None = None
+        self._first_reply: int | None = None
+        self._last_reply: int | None = None
         self._notices: dict[str, None] = {}
         self._has_more_notices = False
 
@@ -224,8 +224,11 @@ class Tally:
         project.add_cluster(cluster)
         self._add_cluster(cluster)
         reasons = self._add_findings(judgement.findings)
+        self._rows[Verdict.PASS].count += cluster.pass_count
         for outcome in judgement.outcomes:
-            self._add_outcome(outcome, reasons.get(outcome.checkpoint_id, ()))
+            if outcome.verdict is not Verdict.PASS:
+                self._add_outcome(outcome, reasons.get(outcome.checkpoint_id, ()))
+        self._note_times([o.fetched_at for o in judgement.outcomes if o.fetched_at is not None])
 
     def notice(self, text: str) -> None:
         """Keep something that concerns the whole run; said once however often it is noticed."""
@@ -261,9 +264,7 @@ class Tally:
             self._cluster_findings.append(finding)
 
     def _add_outcome(self, outcome: JudgedOutcome, reasons: tuple[str, ...]) -> None:
-        if outcome.fetched_at is not None:
-            self._first_reply = min(self._first_reply or outcome.fetched_at, outcome.fetched_at)
-            self._last_reply = max(self._last_reply or outcome.fetched_at, outcome.fetched_at)
+        """Count what is no PASS, and keep the first few."""
         if outcome.failure_kind is not None:
             self._kinds[outcome.verdict, outcome.failure_kind] += 1
         self.excused_count += outcome.excused_by is not None
@@ -271,8 +272,14 @@ class Tally:
         self.open_count += is_bad and outcome.excused_by is None
         shown = self._rows[outcome.verdict]
         shown.count += 1
-        if outcome.verdict is not Verdict.PASS and len(shown.kept) < shown.most:
+        if len(shown.kept) < shown.most:
             shown.kept.append(_row(outcome, reasons))
+
+    def _note_times(self, times: Sequence[int]) -> None:
+        """Keep the times of the first and the last reply."""
+        if times:
+            self._first_reply = min(self._first_reply or times[0], *times)
+            self._last_reply = max(self._last_reply or times[0], *times)
 
     # --- the end ---
 
@@ -360,12 +367,9 @@ class Tally:
         if self._first_reply is None or self._last_reply is None:
             return []
         start = datetime.combine(audit_date, time(), UTC)
-        is_near = self._first_reply >= start - timedelta(
-            days=1
-        ) and self._last_reply < start + timedelta(days=2)
-        if is_near:
+        first, last = moment(self._first_reply), moment(self._last_reply)
+        if first >= start - timedelta(days=1) and last < start + timedelta(days=2):
             return []
-        first, last = self._first_reply, self._last_reply
         replies = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
         return [f"The run is labelled {audit_date}, but its replies are from {replies}."]
 

@@ -1,7 +1,7 @@
 """The benchmarks: `make bench`, or `python -m tests.benchmarks`.
 
-Standard output gets Markdown. Figures are those of this machine at this hour: compare the rows of
-one table, not tables of different days.
+Standard output gets Markdown, standard error what is going on. Figures are those of this machine at
+this hour: compare the rows of one table, not tables of different days.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks import derivation, rates, speed
-from tests.benchmarks.figures import Section
+from tests.benchmarks.figures import BenchmarkFailed, Section
 from tests.benchmarks.machine import described, machine
 from tests.benchmarks.processes import parted_cores, serving
 
@@ -49,7 +49,10 @@ def _arguments() -> argparse.Namespace:
     add("--repeat", type=int, default=3, help="rounds of what is compared (default 3)")
     add("--with-plain", action="store_true", help="a plain pool on the rate scenarios, too")
     add("--json", type=Path, help="write the raw figures to this file")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if min([asked.repeat, *(n - 1 for n in asked.triples or ())]) < 1:
+        parser.error("--repeat is at least 1, --triples at least 2: one is what start-up is")
+    return asked
 
 
 def _sections(name: str, asked: argparse.Namespace) -> Iterator[Section]:
@@ -84,4 +87,7 @@ def _print(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BenchmarkFailed as failure:
+        sys.exit(f"bench: {failure}")

@@ -45,14 +45,15 @@ class Contender:
         own = {"CLIENT_ID": CLIENT_ID, "CLIENT_SECRET": CLIENT_SECRET}
         atlas = own if self.name == PROGRAM else {"ACCESS_TOKEN": TOKEN}
         atlas["BASE_URL"] = base_url
-        return {**kept, **{_PREFIX + name: text for name, text in atlas.items()}}
+        # No proxy comes between, whatever this machine has: not all here leave loopback alone.
+        direct = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+        return {**kept, **direct, **{_PREFIX + name: text for name, text in atlas.items()}}
 
-    def check(self, output: str, triples: int) -> None:
-        """Raise `BenchmarkFailed` unless every triple was answered and its parts are there."""
-        wanted = (triples, triples * PARTS_A_CHECKPOINT)
+    def check(self, output: str, *wanted: int) -> None:
+        """Raise `BenchmarkFailed` unless as many as wanted were made, as far as both are known."""
         found = self.counts(output)
-        if not found or found != wanted[: len(found)]:
-            raise BenchmarkFailed(f"{self.name} made {found} of {wanted} checkpoints and parts")
+        if not found or any(one != other for one, other in zip(found, wanted, strict=False)):
+            raise BenchmarkFailed(f"{self.name} made {found}, {wanted} were wanted")
 
 
 def _run(source: Path, output: Path) -> list[str]:

@@ -38,10 +38,11 @@ class Makespan:
 
 
 def await_quotas(*, with_plain: bool) -> Section:
-    """Run every scenario; `with_plain` also runs a plain pool on each, for comparison."""
+    """Run every scenario; `with_plain` also sends a plain pool, which would not read limits."""
     pairs = [(number, THIS_PROGRAM) for number in range(len(SCENARIOS))]
     if with_plain:
-        pairs += [(number, PLAIN_POOL) for number in range(len(SCENARIOS))]
+        readable = (number for number, one in enumerate(SCENARIOS) if one.readable)
+        pairs += [(number, PLAIN_POOL) for number in readable]
     with ThreadPoolExecutor(len(pairs)) as pool:
         measured = list(pool.map(_run, *zip(*pairs, strict=True)))
     return Section(
@@ -54,6 +55,7 @@ def await_quotas(*, with_plain: bool) -> Section:
 def _run(number: int, contender: Contender) -> Makespan:
     """Run one contender on one scenario, from a full bucket on."""
     scenario = SCENARIOS[number]
+    triples = sum(scenario.sizes)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         source, output = Path(name) / "triples.csv", Path(name) / "output"
         output.mkdir()
@@ -63,9 +65,7 @@ def _run(number: int, contender: Contender) -> Makespan:
             command = [*contender.command(source, output), *options]
             used, said = measure(command, contender.environment(base_url))
             statuses = _statuses(process)
-        counted = contender.counts(said)[0]
-    triples = sum(scenario.sizes)
-    contender.check(f"{counted}", triples)
+        contender.check(said, triples)
     return Makespan(
         scenario.name,
         contender.name,

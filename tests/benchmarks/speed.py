@@ -1,4 +1,4 @@
-"""CPU and memory of whole runs, against a server that is never the one who is waited for."""
+"""CPU, requests and memory of whole runs, against a server that nobody has to wait for."""
 
 import os
 import sys
@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tests.benchmarks.figures import Section, markdown, paired_ratios, spread
-from tests.benchmarks.lineup import CONTENDERS, PROGRAM, THIS_PROGRAM, Contender
+from tests.benchmarks.lineup import (
+    CONTENDERS,
+    PARTS_A_CHECKPOINT,
+    PROGRAM,
+    THIS_PROGRAM,
+    Contender,
+)
 from tests.benchmarks.processes import measure, server_usage
 from tests.benchmarks.triples import write_triples
 
@@ -43,7 +49,7 @@ class Measured:
 def run_once(
     contender: Contender, base_url: str, triples: int, round_: int, *options: str
 ) -> Measured:
-    """Run a contender on a fresh input and check what it made."""
+    """Run a contender on a fresh input, check what it made, and say so on standard error."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         source = write_triples(Path(name) / "triples.csv", triples)
         output = Path(name) / "output"
@@ -51,7 +57,8 @@ def run_once(
         before = server_usage(base_url)
         command = [*contender.command(source, output), *options]
         used, said = measure(command, contender.environment(base_url))
-        contender.check(said, triples)
+        contender.check(said, triples, triples * PARTS_A_CHECKPOINT)
+    sys.stderr.write(f"{contender.name}, {triples:,} triples: {used.cpu_s:.2f} s of CPU\n")
     after = server_usage(base_url)
     return Measured(
         contender.name,

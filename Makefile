@@ -1,6 +1,6 @@
 # GNU make 3.81 or newer and a POSIX shell. `make` alone tells what there is.
 .DEFAULT_GOAL := help
-.PHONY: help demo audit test lint types format docs lock clean venv venv-dev
+.PHONY: help demo audit test lint types format bench docs lock clean venv venv-dev
 .SUFFIXES:
 
 # Read by the recipes as shell variables, so that blanks and quotes in a path survive.
@@ -13,6 +13,7 @@ help: ## show this list
 	@echo
 	@echo '  make audit INPUT=triples.csv ARGS="--audit-name nightly"'
 	@echo '  make test ARGS="-n auto -k journal"    ARGS goes on to pytest'
+	@echo '  make bench ARGS="--only cpu --triples 20000 --repeat 3"'
 	@echo '  PYTHON=/path/to/python3.12             which Python .venv is made from'
 	@echo
 	@echo '  make knows only 0 and 2: scripts that need the exit code of a run call'
@@ -68,6 +69,9 @@ types: venv-dev ## mypy --strict
 format: venv-dev ## format, and mend what ruff can mend safely
 	@$(BIN)/ruff check --fix-only .
 	@$(BIN)/ruff format .
+
+bench: venv-dev ## measure speed, memory and rates (about 15 minutes)
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 docs: venv ## renew docs/tables.md from the schemas
 	@$(BIN)/python -m pipeline.dictionary > docs/tables.md

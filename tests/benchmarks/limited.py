@@ -4,7 +4,7 @@
 
 writes the scenario's triples to FILE, sorted by project, prints `listening on URL`, serves until
 SIGTERM, and then prints how often which status was given for checkpoints, as JSON. Every checkpoint
-passes, so that nothing but the rate is at stake.
+is plainly healthy, so that nothing but the rate is at stake.
 """
 
 import asyncio
@@ -20,13 +20,15 @@ from pathlib import Path
 from pipeline.simulator import BucketRules, Credentials, FaultPlan, Fleet, serve
 from pipeline.simulator.fleet import Project, Triple
 from pipeline.simulator.server import NOBODY
+from pipeline.simulator.stories import HEALTHY
 from tests.benchmarks.lineup import CLIENT_ID, CLIENT_SECRET, TOKEN
 from tests.benchmarks.scenarios import REFILL_DURATION_S, SCENARIOS, Scenario
 from tests.benchmarks.triples import COLUMNS
 
 _CLUSTERS = 5
-#: The fleet has checkpoints in plenty, since not all of them pass.
+#: The fleet has checkpoints in plenty, since not all of them are healthy.
 _PLENTY = 2
+_HEALTHY = frozenset(story.code for story in HEALTHY)
 
 
 def main() -> None:
@@ -37,8 +39,8 @@ def main() -> None:
 async def _serve(scenario: Scenario, path: Path) -> None:
     stopped = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-    fleet = _fleet(scenario)
-    _write_triples(path, fleet, scenario)
+    fleet = fleet_for(scenario)
+    write_triples(path, fleet, scenario)
     plan = FaultPlan(rate_limits_refused=not scenario.readable)
     known = Credentials(client_id=CLIENT_ID, client_secret=CLIENT_SECRET, access_token=TOKEN)
     server = serve(fleet, faults=plan, buckets=_rules(scenario), credentials=known)
@@ -52,9 +54,10 @@ async def _serve(scenario: Scenario, path: Path) -> None:
     _print(json.dumps(statuses))
 
 
-def _fleet(scenario: Scenario) -> Fleet:
+def fleet_for(scenario: Scenario) -> Fleet:
+    """Make a fleet large enough for a scenario."""
     checkpoints = _PLENTY * max(scenario.sizes) // _CLUSTERS
-    # One project more: a fleet's first one may have a cluster in which nothing passes.
+    # One project more: the first one of a fleet may have a cluster without a healthy one.
     return Fleet.seeded(
         projects=len(scenario.sizes) + 1, clusters=_CLUSTERS, checkpoints=checkpoints
     )
@@ -70,11 +73,12 @@ def _rules(scenario: Scenario) -> BucketRules:
     )
 
 
-def _write_triples(path: Path, fleet: Fleet, scenario: Scenario) -> None:
+def write_triples(path: Path, fleet: Fleet, scenario: Scenario) -> None:
+    """Write the first healthy triples of each project, as many as its size says."""
     chosen = sorted(
         (triple.group_id, triple.cluster_name, triple.checkpoint_id)
         for project, size in zip(fleet.projects[1:], scenario.sizes, strict=True)
-        for triple in islice(_passing(fleet, project), size)
+        for triple in islice(_healthy(fleet, project), size)
     )
     if len(chosen) != sum(scenario.sizes):
         raise ValueError(f"the fleet has {len(chosen)} triples of {sum(scenario.sizes)}")
@@ -82,11 +86,11 @@ def _write_triples(path: Path, fleet: Fleet, scenario: Scenario) -> None:
         csv.writer(file, lineterminator="\n").writerows([COLUMNS, *chosen])
 
 
-def _passing(fleet: Fleet, project: Project) -> Iterator[Triple]:
+def _healthy(fleet: Fleet, project: Project) -> Iterator[Triple]:
     for cluster in project.clusters:
         for place in range(cluster.count):
             triple = fleet.triple(cluster.first + place)
-            if triple.expected_verdict == "PASS":
+            if triple.story in _HEALTHY:
                 yield triple
 
 

@@ -10,12 +10,12 @@ in key order and memory need not hold the input.
 
 import hashlib
 import json
-import queue
 import sqlite3
 import threading
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -114,12 +114,14 @@ AND r.id IS NOT (SELECT reply_id FROM answers a WHERE a.triple_id = r.triple_id)
 _REPLIES_OF_NO_TRIPLE = f"{_REPLIES} WHERE r.triple_id IS NULL ORDER BY r.id"
 _ONE_REPLY = f"{_REPLIES} WHERE r.id = ?"
 _KEEP_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
+#: A reply and the answer it gives are two rows.
+_COMMIT_ROWS = 2 * COMMIT_REPLIES
 _SIZE_OF_REPLIES = (
     "SELECT count(*), coalesce(sum(size), 0) FROM replies WHERE triple_id BETWEEN ? AND ?"
 )
-_KEEP_REPLY = "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_KEEP_ANSWER = """
-INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (triple_id) DO UPDATE SET
+_KEEP_REPLIES = "INSERT INTO replies VALUES {}"
+_KEEP_ANSWERS = """
+INSERT INTO answers VALUES {} ON CONFLICT (triple_id) DO UPDATE SET
     reply_id = excluded.reply_id, item = excluded.item, kind = excluded.kind,
     detail = excluded.detail, attempts = excluded.attempts, fetched_by = excluded.fetched_by
 WHERE excluded.reply_id IS NOT NULL OR answers.reply_id IS NULL
@@ -234,7 +236,8 @@ class Journal:
             self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
             self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
             self._pages: dict[int, StoredReply] = {}
-            self._writer = _Writer(path, dictionary)
+            self._compressor = zstandard.ZstdCompressor(level=3, dict_data=dictionary)
+            self._writer = _Writer(path)
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -357,7 +360,23 @@ class Journal:
         Raises `OutputsUnwritable` when an earlier commit failed.
         """
         reply_id, self._next_reply = self._next_reply, self._next_reply + 1
-        self._writer.put(_KEEP_REPLY, (reply_id, triple_id, purpose, request.path, kind, reply))
+        row = (
+            reply_id,
+            triple_id,
+            purpose,
+            request.path,
+            microseconds(reply.sent_at),
+            microseconds(reply.received_at),
+            reply.status,
+            reply.trouble,
+            reply.trouble_detail,
+            kind,
+            msgspec.json.encode(reply.headers).decode(),
+            self._compressor.compress(reply.body) if reply.body else b"",
+            len(reply.body),
+            hashlib.sha256(reply.body).hexdigest(),
+        )
+        self._writer.put(_KEEP_REPLIES, row)
         return reply_id
 
     def settle(self, item: Item, outcome: Outcome) -> None:
@@ -375,7 +394,7 @@ class Journal:
         else:
             fetched_by = "none" if stands_alone and not outcome.attempts else "get"
         row = (item.triple_id, outcome.reply_id, place, kind, detail, outcome.attempts, fetched_by)
-        self._writer.put(_KEEP_ANSWER, row)
+        self._writer.put(_KEEP_ANSWERS, row)
 
     def kinds(self) -> dict[FailureKind | None, int]:
         """Count the answers by failure kind; None stands for a checkpoint."""
@@ -444,42 +463,47 @@ def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
     return (*key, stored.reply_id)
 
 
-_Row = tuple[str, tuple[Any, ...]]
+_Row = tuple[Any, ...]
 
-#: A reply and the answer it gives are two rows.
-_COMMIT_ROWS = 2 * COMMIT_REPLIES
+#: Rows that one statement takes: each step of SQLite lets go of Python's lock and has to win it
+#: back from the event loop, which costs more than the step.
+_STATEMENT_ROWS = 50
 
 
 class _Writer(threading.Thread):
-    """The thread that writes: takes rows from a queue and commits them together."""
+    """The thread that writes: takes what was put since its last commit and commits it together."""
 
-    def __init__(self, path: Path, dictionary: zstandard.ZstdCompressionDict) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(name="journal", daemon=True)
         self._path = path
-        self._compressor = zstandard.ZstdCompressor(level=3, dict_data=dictionary)
         self._end = threading.Event()
         self._db = _connect(path)
-        self._queue: queue.SimpleQueue[_Row | threading.Event] = queue.SimpleQueue()
+        self._due = threading.Event()
+        self._put: deque[tuple[str, _Row] | threading.Event] = deque()
         self._error: Exception | None = None
         self.start()
 
-    def put(self, statement: str, row: tuple[Any, ...]) -> None:
-        """Queue one row; raises `OutputsUnwritable` when writing has failed before."""
+    def put(self, statement: str, row: _Row) -> None:
+        """Let one row be written; raises `OutputsUnwritable` when writing has failed before."""
         self._raise_error()
-        self._queue.put((statement, row))
+        self._put.append((statement, row))
+        if len(self._put) >= _COMMIT_ROWS and not self._due.is_set():
+            self._due.set()
 
     def flush(self) -> None:
         """Wait for a commit of all that was put."""
         if self.is_alive():
             committed = threading.Event()
-            self._queue.put(committed)
+            self._put.append(committed)
+            self._due.set()
             committed.wait()
         self._raise_error()
 
     def close(self) -> None:
         """Commit and end the thread."""
         if self.is_alive():
-            self._queue.put(self._end)
+            self._put.append(self._end)
+            self._due.set()
             self.join()
         self._raise_error()
 
@@ -489,69 +513,46 @@ class _Writer(threading.Thread):
 
     def run(self) -> None:
         """Write until told to end; after an error only let nobody wait in vain."""
-        word: threading.Event | None = None
-        while word is not self._end:
-            rows, word = self._collect()
-            if self._error is None:
+        words: list[threading.Event] = []
+        while self._end not in words:
+            self._due.wait(COMMIT_SECONDS)
+            self._due.clear()
+            rows, words = self._take()
+            if rows and self._error is None:
                 self._try_commit(rows)
-            if word is not None:
+            for word in words:
                 word.set()
         self._db.close()
 
-    def _collect(self) -> tuple[list[_Row], threading.Event | None]:
-        """Take the rows of the next commit, and the word that ends it early, if any."""
-        rows: list[_Row] = []
-        until: float | None = None
-        while len(rows) < _COMMIT_ROWS:
-            left = None if until is None else max(0.0, until - time.monotonic())
-            try:
-                taken = self._queue.get(timeout=left)
-            except queue.Empty:
-                break
+    def _take(self) -> tuple[dict[str, list[_Row]], list[threading.Event]]:
+        """Take the rows of the next commit by statement, and who waits for it."""
+        rows: dict[str, list[_Row]] = {}
+        words: list[threading.Event] = []
+        for _ in range(len(self._put)):
+            taken = self._put.popleft()
             if isinstance(taken, threading.Event):
-                return rows, taken
-            rows.append(taken)
-            until = until or time.monotonic() + COMMIT_SECONDS
-        return rows, None
+                words.append(taken)
+            else:
+                rows.setdefault(taken[0], []).append(taken[1])
+        return rows, words
 
-    def _try_commit(self, rows: Iterable[_Row]) -> None:
+    def _try_commit(self, rows: Mapping[str, Sequence[_Row]]) -> None:
         try:
-            self._commit(rows)
+            with _transaction(self._db):
+                for statement, these in rows.items():
+                    _insert(self._db, statement, these)
         except Exception as error:  # noqa: BLE001 - raised where the next row is put
             self._error = error
 
-    def _commit(self, rows: Iterable[_Row]) -> None:
-        with _transaction(self._db):
-            for statement, row in rows:
-                self._db.execute(
-                    statement, self._reply_row(*row) if statement == _KEEP_REPLY else row
-                )
 
-    def _reply_row(
-        self,
-        reply_id: int,
-        triple_id: int | None,
-        purpose: str,
-        path: str,
-        kind: FailureKind | None,
-        reply: Reply,
-    ) -> tuple[Any, ...]:
-        return (
-            reply_id,
-            triple_id,
-            purpose,
-            path,
-            microseconds(reply.sent_at),
-            microseconds(reply.received_at),
-            reply.status,
-            reply.trouble,
-            reply.trouble_detail,
-            kind,
-            json.dumps(dict(reply.headers)),
-            self._compressor.compress(reply.body) if reply.body else b"",
-            len(reply.body),
-            hashlib.sha256(reply.body).hexdigest(),
-        )
+def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[_Row]) -> None:
+    """Write rows in their order, many with one statement."""
+    one = f"({', '.join('?' * len(rows[0]))})"
+    many = statement.format(", ".join([one] * _STATEMENT_ROWS))
+    whole = len(rows) - len(rows) % _STATEMENT_ROWS
+    for first in range(0, whole, _STATEMENT_ROWS):
+        db.execute(many, list(chain.from_iterable(rows[first : first + _STATEMENT_ROWS])))
+    db.executemany(statement.format(one), rows[whole:])
 
 
 def _connect(path: Path) -> sqlite3.Connection:

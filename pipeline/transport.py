@@ -21,6 +21,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 import aiohttp
 import msgspec
+from aiohttp import hdrs
 from yarl import URL
 
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
@@ -68,13 +69,17 @@ class HttpTransport:
         """
         sent_at, status, headers = self._wall(), 0, dict[str, str]()
         try:
-            async with self._session.get(
+            # Not `async with`: it would wait for what a GET does not have, a fifth of the time.
+            response = await self._session.get(
                 URL(self._base_url + request.path, encoded=True),
                 headers={"Accept": request.accept},
                 allow_redirects=False,
-            ) as response:
+            )
+            try:
                 status, headers = response.status, _chosen(response.headers)
                 body = await _read_capped(response)
+            finally:
+                response.release()  # an unread body closes the connection
             return Reply(status, sent_at, self._wall(), headers, body)
         except _TooLargeError:
             trouble = FailureKind.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes"
@@ -88,6 +93,10 @@ class _TooLargeError(Exception):
 
 
 async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
+    length = response.content_length
+    is_plain = hdrs.CONTENT_ENCODING not in response.headers
+    if is_plain and length is not None and length <= MAX_BODY:
+        return await response.read()
     chunks, size = [], 0
     async for chunk in response.content.iter_chunked(_CHUNK):
         size += len(chunk)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -86,13 +87,15 @@ class Limits(msgspec.Struct, frozen=True):
 
 def request_for(ref: CheckpointRef, *, envelope: bool = False) -> Request:
     """Ask for the checkpoint that `ref` names; `envelope` wraps the answer with its status."""
-    group_id, cluster_name, checkpoint_id = (
-        quote(value, safe="") for value in (ref.group_id, ref.cluster_name, ref.checkpoint_id)
-    )
-    path = (
-        f"/api/atlas/v2/groups/{group_id}/clusters/{cluster_name}/backupCheckpoints/{checkpoint_id}"
-    )
+    path = f"{checkpoints_path(ref.group_id, ref.cluster_name)}/{quote(ref.checkpoint_id, safe='')}"
     return Request(path + "?envelope=true" if envelope else path, group_id=ref.group_id)
+
+
+@lru_cache(maxsize=1024)
+def checkpoints_path(group_id: str, cluster_name: str) -> str:
+    """The path of a cluster's checkpoints, percent-encoded."""
+    group_id, cluster_name = quote(group_id, safe=""), quote(cluster_name, safe="")
+    return f"/api/atlas/v2/groups/{group_id}/clusters/{cluster_name}/backupCheckpoints"
 
 
 def preliminary_request() -> Request:

@@ -127,6 +127,9 @@ INSERT INTO answers VALUES {} ON CONFLICT (triple_id) DO UPDATE SET
 WHERE excluded.reply_id IS NOT NULL OR answers.reply_id IS NULL
 """
 
+#: The dictionary does nearly all the work: higher levels take longer and save a twentieth.
+_LEVEL = -1
+
 #: What bodies of this API have in common, for the compressor: a body alone is too short to learn
 #: from. It is stored with every journal, so that a later version may change it.
 _COMMON_BODY: Final = (
@@ -236,7 +239,7 @@ class Journal:
             self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
             self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
             self._pages: dict[int, StoredReply] = {}
-            self._compressor = zstandard.ZstdCompressor(level=3, dict_data=dictionary)
+            self._compressor = zstandard.ZstdCompressor(_LEVEL, dict_data=dictionary)
             self._writer = _Writer(path)
             on_failure.pop_all()
 

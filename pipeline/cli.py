@@ -11,22 +11,41 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import __version__
 from pipeline.errors import ConfigurationWrong, ExitCode, OutputsUnwritable
+from pipeline.options import (
+    Attempts,
+    AttemptsAtList,
+    BaseUrl,
+    CaFile,
+    Concurrency,
+    ExitZero,
+    LogFormat,
+    LogFormatOption,
+    MaxShare,
+    NoProgress,
+    OutputDir,
+    Quiet,
+    Timeout,
+    read_duration,
+)
 
 if TYPE_CHECKING:
     from pipeline.audit import Published, Settings, Watcher
     from pipeline.auth import Credentials
+    from pipeline.discover import Found, Wanted
     from pipeline.findings import Judgement
+    from pipeline.reach import Reach
     from pipeline.simulator import BucketRules, FaultPlan, Fleet
     from pipeline.simulator.server import Simulator
 
 log = logging.getLogger("pipeline")
+
+ATLAS = "https://cloud.mongodb.com"
 
 app = typer.Typer(
     add_completion=False,
@@ -37,30 +56,11 @@ app = typer.Typer(
 )
 
 
-class LogFormat(StrEnum):
-    """How lines on stderr look."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 class Refill(StrEnum):
     """How a bucket of the simulator fills up again."""
 
     STEPPED = "stepped"
     CONTINUOUS = "continuous"
-
-
-OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
-LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless the exit code is not 0.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at most.")]
-Attempts = Annotated[int, typer.Option(min=1, max=20, help="Requests a triple, refusals apart.")]
-Timeout = Annotated[float, typer.Option(min=0.1, max=3600.0, help="Seconds for a whole request.")]
-ExitZero = Annotated[
-    bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -89,18 +89,12 @@ def run(
     audit_date: Annotated[
         str, typer.Option(metavar="YYYY-MM-DD", help="Label of the slice. Default: today, UTC.")
     ] = "",
-    base_url: Annotated[
-        str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")
-    ] = "https://cloud.mongodb.com",
-    ca_file: Annotated[
-        Path | None, typer.Option(help="PEM certificates to trust instead of the system's.")
-    ] = None,
+    base_url: BaseUrl = ATLAS,
+    ca_file: CaFile = None,
     concurrency: Concurrency = 64,
     attempts: Attempts = 5,
     timeout: Timeout = 30.0,
-    max_share: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Of each project's rate limit.")
-    ] = 0.9,
+    max_share: MaxShare = 0.9,
     envelope: Annotated[
         bool, typer.Option("--envelope", help="Have Atlas wrap its answers with their status.")
     ] = False,
@@ -214,11 +208,12 @@ async def _audit(
     judged: "Callable[[Judgement], None]" = lambda _: None,
 ) -> "Published":
     from pipeline.audit import Audit
+    from pipeline.stopping import Stopping
 
     def again() -> "Credentials":
         return _credentials(reread) if reread else settings.credentials
 
-    stopping = _Stopping()
+    stopping = Stopping()
     audit = Audit(
         settings,
         watcher=watcher,
@@ -231,41 +226,6 @@ async def _audit(
     finally:
         stopping.end()
         watcher.ended()
-
-
-class _Stopping:
-    """What a signal does while a run goes on: the first stops it gently, the second at once.
-
-    After the end it does nothing: the run is published or not, and its own exit code says which.
-    (Not the loop's own handlers: they are gone when the loop closes, before the process ends.)
-    """
-
-    def __init__(self) -> None:
-        self._is_over = False
-        self._seen = 0
-
-    def begin(self, stop: Callable[[int], None]) -> None:
-        """From here on a signal calls `stop` with its number."""
-        self._stop = stop
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def end(self) -> None:
-        """From here on signals change nothing any more."""
-        self._is_over = True
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._is_over:
-            return
-        if self._seen:
-            os._exit(128 + number)
-        self._seen = number
-        self._loop.call_soon_threadsafe(self._stop_gently)
-
-    def _stop_gently(self) -> None:
-        log.warning("stopping: waiting for the requests in flight; once more stops at once")
-        self._stop(self._seen)
 
 
 def _report(published: "Published", *, exit_zero: bool, quiet: bool) -> int:
@@ -316,6 +276,138 @@ def _print(line: str) -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- discover ------------------------------------------------------------------------------------
+
+
+@app.command()
+def discover(
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The CSV. Default: standard output.")
+    ] = None,
+    project: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Id or name; may be repeated.")
+    ] = None,
+    cluster: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Name; may be repeated.")
+    ] = None,
+    newer_than: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="Only those made since: 90m, 36h, 7d, by their ids."),
+    ] = "",
+    older_than: Annotated[
+        str, typer.Option(metavar="DURATION", help="Only those made before that.")
+    ] = "",
+    base_url: BaseUrl = ATLAS,
+    ca_file: CaFile = None,
+    concurrency: Concurrency = 64,
+    attempts: AttemptsAtList = 5,
+    timeout: Timeout = 30.0,
+    max_share: MaxShare = 0.9,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
+) -> None:
+    """Write the CSV that `run` audits: every checkpoint that the credential sees.
+
+    Rows come as they are found: discover | run - --audit-name NAME. Credentials as for `run`.
+
+    A project or cluster that cannot be listed ends this with 3. The CSV then has all the rest, and
+    a last line for each such place that names it and is no triple, so that an audit of it ends as
+    not complete even where nobody sees this exit code. A CSV that a signal or an error cuts short
+    on standard output ends in such a line too; a FILE is then left as it was.
+    """
+    from pipeline import talk
+    from pipeline.discover import writing
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    wanted = _wanted(project, cluster, newer_than, older_than)
+    reach = _reach("discover", base_url, ca_file, timeout)
+    with writing(None if to == Path("-") else to) as write:
+        found = asyncio.run(_discover(reach, concurrency, max_share, attempts, wanted, write))
+    raise typer.Exit(_report_found(found))
+
+
+def _wanted(
+    projects: list[str] | None, clusters: list[str] | None, newer_than: str, older_than: str
+) -> "Wanted":
+    from pipeline.discover import Wanted
+
+    now = datetime.now(UTC)
+    young = read_duration("--newer-than", newer_than)
+    old = read_duration("--older-than", older_than)
+    return Wanted(
+        projects=tuple(projects or ()),
+        clusters=tuple(clusters or ()),
+        since=now - young if young is not None else None,
+        until=now - old if old is not None else None,
+    )
+
+
+def _reach(command: str, base_url: str, ca_file: Path | None, timeout: float) -> "Reach":
+    from pipeline.auth import read_credentials
+    from pipeline.reach import Reach
+    from pipeline.transport import proxy_for, read_base_url
+
+    def read() -> "Credentials":
+        return _credentials(lambda: read_credentials(os.environ))
+
+    address = read_base_url(base_url)
+    reach = Reach(
+        command=command,
+        base_url=address,
+        credentials=read(),
+        reread=read,
+        timeout=timeout,
+        ca_file=ca_file,
+        proxy=proxy_for(address, os.environ),
+    )
+    log.info("asking %s as %s %s", address, reach.credentials.kind, reach.credentials.id)
+    return reach
+
+
+async def _discover(
+    reach: "Reach",
+    concurrency: int,
+    max_share: float,
+    attempts: int,
+    wanted: "Wanted",
+    write: Callable[[str], None],
+) -> "Found":
+    from pipeline.discover import Discovery
+    from pipeline.fetch import Fetcher, Retry, unrecorded
+    from pipeline.limits import Governor
+    from pipeline.reach import reached
+    from pipeline.stopping import stoppable
+
+    async with reached(reach) as transport:
+        governor = Governor(concurrency=concurrency, share=max_share)
+        fetcher = Fetcher(transport, governor, unrecorded, retry=Retry(attempts))
+        walk = Discovery(fetcher, wanted, write).run()
+        return await stoppable(walk, hint="start the same command again")
+
+
+def _report_found(found: "Found") -> int:
+    """Say what a walk came upon, or why there is nothing; gives the exit code."""
+    from pipeline import talk
+
+    log.info("%s", found)
+    if not found.unlisted:
+        said = f"{found.written:,} checkpoints written"
+        talk.say_end(0, said if found.written else f"no checkpoint written: {found.reason}")
+        return ExitCode.COMPLETE
+    first = "; ".join(map(str, found.unlisted[:_SHOWN_PLACES]))
+    more = ", …" if len(found.unlisted) > _SHOWN_PLACES else ""
+    talk.say_end(
+        ExitCode.INCOMPLETE,
+        f"{found.written:,} checkpoints written, but {len(found.unlisted):,} places could not be "
+        f"listed: {first}{more}; each has a line at the CSV's end that is no triple",
+        hint="start again later, or ask for the role Project Read Only in these projects",
+    )
+    return ExitCode.INCOMPLETE
+
+
+_SHOWN_PLACES = 5
 
 
 # --- demo and simulate --------------------------------------------------------------------------

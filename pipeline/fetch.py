@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import tenacity
@@ -47,6 +47,11 @@ class Record(Protocol):
     ) -> int:
         """Keep one reply, asked for `purpose`, read as `kind` (None: a good answer)."""
         ...
+
+
+def unrecorded(*_: Any, **__: Any) -> int:
+    """Keep nothing: the `Record` of who has no use for replies later on."""
+    return 0
 
 
 class Item(msgspec.Struct, frozen=True):

@@ -842,3 +842,150 @@ def test_stop_as_pid_1(slow: Served, tmp_path: Path) -> None:
     process.communicate(timeout=60)
 
     assert process.returncode == 143
+
+
+# --- discover -----------------------------------------------------------------------------------
+
+
+def discovered(text: str) -> set[tuple[str, str, str]]:
+    rows = csv.DictReader(text.splitlines())
+    return {(row["project_id"], row["cluster_name"], row["checkpoint_id"]) for row in rows}
+
+
+def listed(served: Served) -> set[tuple[str, str, str]]:
+    """Those of the fleet's triples that have a checkpoint: absent ones are in no list."""
+    wanted = ("PASS", "FAIL")
+    return {triple for triple, verdict in expected(served.triples).items() if verdict in wanted}
+
+
+def test_discover_finds_the_fleet(atlas: Served, tmp_path: Path) -> None:
+    """Every checkpoint there is, to standard output or to a file, the same twice."""
+    ended = command("discover", env=atlas.env)
+    to_file = command("discover", "--to", tmp_path / "found.csv", env=atlas.env)
+
+    assert ended.code == to_file.code == 0, ended.err
+    assert discovered(ended.out) >= listed(atlas)
+    assert (tmp_path / "found.csv").read_text("utf-8") == ended.out
+    assert to_file.out == ""
+    assert re.search(r"exit 0: [\d,]+ checkpoints written", ended.last_line)
+
+
+def test_discover_feeds_run(atlas: Served, tmp_path: Path) -> None:
+    """Two processes and a pipe: what was discovered is audited."""
+    walk = start("discover", env=atlas.env)
+    audit = command(
+        *("run", "-", "--audit-name", "found", "--output-dir", tmp_path),
+        env=atlas.env,
+        stdin=walk.communicate(timeout=60)[0],
+    )
+
+    assert walk.returncode == 0
+    assert audit.code in {0, 1}, audit.err
+    found = verdicts(Path(audit.out.splitlines()[-1]))
+    assert found.items() >= {
+        (triple, verdict)
+        for triple, verdict in expected(atlas.triples).items()
+        if triple in listed(atlas)
+    }
+
+
+def test_discover_says_why_there_is_nothing(atlas: Served) -> None:
+    ended = command("discover", "--cluster", "scratch", "--cluster", "restored", env=atlas.env)
+
+    assert ended.code == 0
+    assert ended.out.count("\n") == 1
+    assert "have no legacy backups" in ended.last_line
+    assert "March 2020" in ended.last_line
+
+
+def test_discover_through_faults_and_moving_pages(tmp_path: Path) -> None:
+    """Transient faults and lists that shift while they are read lose nothing."""
+    plan = 'rate = 0.3\nkinds = ["500", "cut-body", "empty-200", "reset"]\npage_shift = 15\n'
+    (tmp_path / "plan.toml").write_text(plan, "utf-8")
+    size = ("--projects", "1", "--clusters", "2", "--checkpoints", "1300")
+    with simulating(tmp_path, *size, "--faults", str(tmp_path / "plan.toml")) as served:
+        ended = command("discover", "--concurrency", "4", env=served.env)
+
+        assert ended.code == 0, ended.err
+        assert discovered(ended.out) >= listed(served)
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The demo's fleet: one project of it refuses, another is throttled for an hour."""
+    with simulating(tmp_path_factory.mktemp("refusing"), "--faults", "demo") as served:
+        yield served
+
+
+def test_discover_that_is_not_whole_cannot_pass(refusing: Served, tmp_path: Path) -> None:
+    """3, the rest is there, and an audit of it ends as not complete even behind a pipe."""
+    ended = command("discover", "--to", tmp_path / "found.csv", env=refusing.env)
+    audit = command(
+        *("run", tmp_path / "found.csv", "--output-dir", tmp_path, "--exit-zero"),
+        env=refusing.env,
+    )
+
+    assert ended.code == 3, ended.err
+    assert "2 places could not be listed" in ended.last_line
+    assert "what to do: " in ended.last_line
+    lines = (tmp_path / "found.csv").read_text("utf-8").splitlines()
+    assert all("not listed: " in line for line in lines[-2:])
+    assert audit.code == 3, audit.err
+    assert table(Path(audit.out.splitlines()[-1]), "runs")[0]["bad_line_count"] == 2
+
+
+def test_discover_without_credentials_or_network(atlas: Served, tmp_path: Path) -> None:
+    """Nothing is written where nothing could be asked."""
+    wrong = {**atlas.env, "MONGODB_ATLAS_CLIENT_SECRET": "a-wrong-secret"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    refused = command("discover", "--to", tmp_path / "found.csv", env=wrong)
+    nobody = command("discover", "--attempts", "1", "--base-url", nowhere, env=clean_env(**TOKEN))
+    missing = command("discover")
+
+    assert (refused.code, nobody.code, missing.code) == (77, 69, 77)
+    assert (refused.out, nobody.out, missing.out) == ("", "", "")
+    assert "a-wrong-secret" not in refused.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    """Rows so far end in a line that says so; a file stays as it was."""
+    (tmp_path / "old.csv").write_text("old\n", "utf-8")
+    with simulating(tmp_path, "--latency", "0.3") as served:
+        slowly = ("discover", "--concurrency", "1")
+        to_file = start(*slowly, "--to", tmp_path / "old.csv", env=served.env)
+        to_pipe = start(*slowly, env=served.env)
+        assert to_pipe.stdout.readline().startswith("project_id")
+        wait_for(lambda: list(tmp_path.glob(".old.csv.*")))
+        for process in (to_file, to_pipe):
+            process.send_signal(number)
+        rest = to_pipe.communicate(timeout=30)[0]
+        to_file.communicate(timeout=30)
+
+    assert to_pipe.returncode == to_file.returncode == 128 + number
+    assert "cut short" in rest.splitlines()[-1]
+    assert (tmp_path / "old.csv").read_text("utf-8") == "old\n"
+    assert not list(tmp_path.glob(".old.csv.*"))
+
+
+def test_discover_for_a_reader_who_leaves(atlas: Served) -> None:
+    """A pipe that nobody reads to its end is no whole list."""
+    with subprocess.Popen(
+        [*PROGRAM, "discover"], env=atlas.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as walk:
+        assert walk.stdout is not None
+        walk.stdout.close()
+        walk.wait(timeout=60)
+
+    assert walk.returncode == 73
+
+
+@pytest.mark.parametrize("options", [["--newer-than", "7"], ["--older-than", "1y"]])
+def test_discover_durations(options: list[str]) -> None:
+    ended = command("discover", *options, env=clean_env(**TOKEN))
+
+    assert ended.code == 78
+    assert "is not a duration" in ended.last_line

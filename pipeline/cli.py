@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +23,7 @@ from pipeline.options import (
     CaFile,
     Concurrency,
     ExitZero,
+    Input,
     LogFormat,
     LogFormatOption,
     MaxShare,
@@ -31,14 +31,18 @@ from pipeline.options import (
     OutputDir,
     Quiet,
     Timeout,
+    read_audit_date,
+    read_audit_name,
     read_duration,
 )
 
 if TYPE_CHECKING:
+    from pipeline.atlas import Limits
     from pipeline.audit import Published, Settings, Watcher
     from pipeline.auth import Credentials
     from pipeline.discover import Found, Wanted
     from pipeline.findings import Judgement
+    from pipeline.plan import Read
     from pipeline.reach import Reach
     from pipeline.simulator import BucketRules, FaultPlan, Fleet
     from pipeline.simulator.server import Simulator
@@ -54,6 +58,13 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Audit MongoDB Atlas legacy backup checkpoints: one verdict each, with its evidence.",
 )
+
+
+class PlanFormat(StrEnum):
+    """How a plan is printed."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 class Refill(StrEnum):
@@ -79,9 +90,7 @@ def _common(
 
 @app.command()
 def run(
-    input_: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
-    ],
+    input_: Input,
     output_dir: OutputDir = Path("outputs"),
     audit_name: Annotated[
         str, typer.Option(help="Lock, history and current run go by it. Default: INPUT's stem.")
@@ -127,8 +136,8 @@ def run(
     settings = Settings(
         source=input_,
         output_dir=output_dir,
-        audit_name=_audit_name(audit_name, input_),
-        audit_date=_audit_date(audit_date),
+        audit_name=read_audit_name(audit_name, input_),
+        audit_date=read_audit_date(audit_date),
         credentials=_credentials(lambda: read_credentials(os.environ)),
         base_url=address,
         ca_file=ca_file,
@@ -142,54 +151,6 @@ def run(
     watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
     published = asyncio.run(_audit(settings, watcher, reread=lambda: read_credentials(os.environ)))
     raise typer.Exit(_report(published, exit_zero=exit_zero, quiet=quiet))
-
-
-_AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-
-
-def _audit_name(name: str, source: str) -> str:
-    """Check the name given, or make one of the input's stem."""
-    if name:
-        if not _AUDIT_NAME.fullmatch(name):
-            raise ConfigurationWrong(
-                f"--audit-name {name!r} is not a name",
-                hint="use up to 40 of a-z, 0-9 and -, a letter or digit first",
-            )
-        return name
-    if source == "-":
-        raise ConfigurationWrong(
-            "standard input has no name", hint="give the audit one with --audit-name"
-        )
-    stem = Path(source).name.partition(".")[0]
-    made = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].rstrip("-")
-    if not made:
-        raise ConfigurationWrong(
-            f"no audit name can be made of {source!r}", hint="give one with --audit-name"
-        )
-    return made
-
-
-def _audit_date(text: str) -> date | None:
-    if not text:
-        return None
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.isoformat() != text:
-        raise ConfigurationWrong(
-            f"--audit-date {text!r} is not a date", hint="write it as 2026-11-20"
-        )
-    # A run dated later than the others stays current until they have caught up.
-    if not _FIRST_DATE <= found <= datetime.now(UTC).date() + timedelta(days=1):
-        raise ConfigurationWrong(
-            f"--audit-date {text} lies in the future, or before there was Atlas",
-            hint="name the day that the run is for",
-        )
-    return found
-
-
-_FIRST_DATE = date(2016, 1, 1)
 
 
 def _credentials(read: "Callable[[], Credentials]") -> "Credentials":
@@ -408,6 +369,56 @@ def _report_found(found: "Found") -> int:
 
 
 _SHOWN_PLACES = 5
+
+
+# --- plan ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def plan(
+    input_: Input,
+    no_ask: Annotated[
+        bool, typer.Option("--no-ask", help="Take the documented limits, ask Atlas nothing.")
+    ] = False,
+    format_: Annotated[
+        PlanFormat, typer.Option("--format", help="text, or json with every project.")
+    ] = PlanFormat.TEXT,
+    base_url: BaseUrl = ATLAS,
+    ca_file: CaFile = None,
+    concurrency: Concurrency = 64,
+    timeout: Timeout = 30.0,
+    max_share: MaxShare = 0.9,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a run of INPUT costs: requests, expected duration, and what bounds it.
+
+    No checkpoint is asked for. Where credentials are set, Atlas is asked for the rate limits of
+    projects with more than 100 triples; else the documented limits are taken. The estimate counts
+    on full buckets that nobody else spends from.
+    """
+    from pipeline import talk
+    from pipeline.auth import has_credentials
+    from pipeline.plan import Pace, as_json, as_text, make_plan, read_input
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    found = read_input(input_)
+    if no_ask or not has_credentials(os.environ):
+        log.info("%s; the documented limits are taken", "not asked" if no_ask else "no credentials")
+        told = {}
+    else:
+        told = asyncio.run(_ask_limits(_reach("plan", base_url, ca_file, timeout), found))
+    made = make_plan(found, told, Pace(concurrency, max_share))
+    _print(as_json(made) if format_ is PlanFormat.JSON else as_text(made))
+
+
+async def _ask_limits(reach: "Reach", found: "Read") -> "dict[str, Limits]":
+    from pipeline.plan import ask_limits
+    from pipeline.reach import reached
+    from pipeline.stopping import stoppable
+
+    async with reached(reach) as transport:
+        return await stoppable(ask_limits(transport, found), hint="start the same command again")
 
 
 # --- demo and simulate --------------------------------------------------------------------------

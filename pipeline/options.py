@@ -1,7 +1,7 @@
 """Options that several commands have, each with its meaning, its help and how its text is read."""
 
 import re
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,9 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
+]
 OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
 BaseUrl = Annotated[str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")]
 CaFile = Annotated[
@@ -53,3 +56,58 @@ def read_duration(option: str, text: str) -> timedelta | None:
             f"{option} {text!r} is not a duration", hint="write it as 90m, 36h, 7d or 2w"
         )
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
+
+
+_AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def read_audit_name(name: str, source: str) -> str:
+    """Check the name given, or make one of the input's stem.
+
+    Raises `ConfigurationWrong`.
+    """
+    if name:
+        if not _AUDIT_NAME.fullmatch(name):
+            raise ConfigurationWrong(
+                f"--audit-name {name!r} is not a name",
+                hint="use up to 40 of a-z, 0-9 and -, a letter or digit first",
+            )
+        return name
+    if source == "-":
+        raise ConfigurationWrong(
+            "standard input has no name", hint="give the audit one with --audit-name"
+        )
+    stem = Path(source).name.partition(".")[0]
+    made = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].rstrip("-")
+    if not made:
+        raise ConfigurationWrong(
+            f"no audit name can be made of {source!r}", hint="give one with --audit-name"
+        )
+    return made
+
+
+def read_audit_date(text: str) -> date | None:
+    """Read `--audit-date`; None where it is empty.
+
+    Raises `ConfigurationWrong` for what is no date, or for none that a run can have.
+    """
+    if not text:
+        return None
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.isoformat() != text:
+        raise ConfigurationWrong(
+            f"--audit-date {text!r} is not a date", hint="write it as 2026-11-20"
+        )
+    # A run dated later than the others stays current until they have caught up.
+    if not _FIRST_DATE <= found <= datetime.now(UTC).date() + timedelta(days=1):
+        raise ConfigurationWrong(
+            f"--audit-date {text} lies in the future, or before there was Atlas",
+            hint="name the day that the run is for",
+        )
+    return found
+
+
+_FIRST_DATE = date(2016, 1, 1)

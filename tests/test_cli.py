@@ -989,3 +989,56 @@ def test_discover_durations(options: list[str]) -> None:
 
     assert ended.code == 78
     assert "is not a duration" in ended.last_line
+
+
+# --- plan ---------------------------------------------------------------------------------------
+
+
+def test_plan_without_credentials(atlas: Served) -> None:
+    """Nobody is asked, and it says so; the plan is on standard output, the talk is not."""
+    for options in ([], ["--no-ask"]):
+        env = clean_env() if not options else atlas.env
+        ended = command("plan", atlas.triples, *options, env=env)
+
+        assert ended.code == 0, ended.err
+        assert "216 lines = 216 triples + 0 duplicates + 0 bad lines" in ended.out
+        assert "told for 0 of" in ended.out
+        assert "the documented limits are taken" in ended.err
+
+
+def test_plan_asks_for_limits(tmp_path: Path) -> None:
+    """The larger projects' limits come from Atlas, and no checkpoint is asked for."""
+    size = ("--projects", "2", "--clusters", "1", "--checkpoints", "150")
+    with simulating(tmp_path, *size, "--capacity", "60", "--refill-rate", "30") as served:
+        ended = command("plan", served.triples, "--format", "yaml", env=served.env)
+        quiet = command("plan", served.triples, "--format", "json", "--quiet", env=served.env)
+
+    assert ended.code == 2
+    assert (quiet.code, quiet.err) == (0, "")
+    made = json.loads(quiet.out)
+    assert made["triple_count"] == 300
+    buckets = [one["bucket"] for one in made["projects"] if one["triple_count"] > 100]
+    assert buckets
+    assert {(one["capacity"], one["refill_rate"], one["source"]) for one in buckets} == {
+        (60, 30, "told")
+    }
+    assert made["by_get"]["bound_by"] == "bucket"
+    assert made["by_get"]["expected_s"] > made["by_list"]["expected_s"]
+
+
+def test_plan_that_may_not_ask(atlas: Served, tmp_path: Path) -> None:
+    """77 and 69 as for a run, with the way around; unusable input is found first."""
+    (tmp_path / "in.csv").write_text(HEADER, "utf-8")
+    wrong = clean_env(MONGODB_ATLAS_BASE_URL=atlas.url, **TOKEN)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    refused = command("plan", atlas.triples, env=wrong)
+    nobody = command("plan", atlas.triples, "--base-url", nowhere, env=clean_env(**TOKEN))
+    empty = command("plan", tmp_path / "in.csv", env=wrong)
+    missing = command("plan", tmp_path / "none.csv", env=wrong)
+
+    assert (refused.code, nobody.code, empty.code, missing.code) == (77, 69, 65, 66)
+    assert refused.out == nobody.out == ""
+    assert "--no-ask" in refused.last_line
+    assert "--no-ask" in nobody.last_line

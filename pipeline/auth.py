@@ -82,6 +82,12 @@ VARIABLES: dict[Kind, tuple[tuple[str, ...], ...]] = {
 }
 
 
+def has_credentials(environ: Mapping[str, str]) -> bool:
+    """Whether `environ` holds any part of a set, usable or not."""
+    names = [name for parts in VARIABLES.values() for part in parts for name in part]
+    return any(environ.get(name, "").strip() or environ.get(f"{name}_FILE") for name in names)
+
+
 def read_credentials(environ: Mapping[str, str]) -> Credentials:
     """Find the one complete set of credentials in `environ`.
 

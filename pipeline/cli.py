@@ -3,32 +3,54 @@
 import asyncio
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from pipeline import __version__
 from pipeline.errors import ConfigurationWrong, ExitCode, OutputsUnwritable
+from pipeline.options import (
+    Attempts,
+    AttemptsAtList,
+    BaseUrl,
+    CaFile,
+    Concurrency,
+    ExitZero,
+    Input,
+    LogFormat,
+    LogFormatOption,
+    MaxShare,
+    NoProgress,
+    OutputDir,
+    Quiet,
+    Timeout,
+    read_audit_date,
+    read_audit_name,
+    read_duration,
+)
 
 if TYPE_CHECKING:
+    from pipeline.atlas import Limits
     from pipeline.audit import Published, Settings, Watcher
     from pipeline.auth import Credentials
+    from pipeline.discover import Found, Wanted
     from pipeline.findings import Judgement
+    from pipeline.plan import Read
+    from pipeline.reach import Reach
     from pipeline.simulator import BucketRules, FaultPlan, Fleet
     from pipeline.simulator.server import Simulator
 
 log = logging.getLogger("pipeline")
 
 T = TypeVar("T")
+ATLAS = "https://cloud.mongodb.com"
 
 app = typer.Typer(
     add_completion=False,
@@ -39,8 +61,8 @@ app = typer.Typer(
 )
 
 
-class LogFormat(StrEnum):
-    """How lines on stderr look."""
+class PlanFormat(StrEnum):
+    """How a plan is printed."""
 
     TEXT = "text"
     JSON = "json"
@@ -51,18 +73,6 @@ class Refill(StrEnum):
 
     STEPPED = "stepped"
     CONTINUOUS = "continuous"
-
-
-OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
-LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless the exit code is not 0.")]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="Requests in flight at most.")]
-Attempts = Annotated[int, typer.Option(min=1, max=20, help="Requests a triple, refusals apart.")]
-Timeout = Annotated[float, typer.Option(min=0.1, max=3600.0, help="Seconds for a whole request.")]
-ExitZero = Annotated[
-    bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
-]
 
 
 @app.callback(invoke_without_command=True)
@@ -81,9 +91,7 @@ def _common(
 
 @app.command()
 def run(
-    input_: Annotated[
-        str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
-    ],
+    input_: Input,
     output_dir: OutputDir = Path("outputs"),
     audit_name: Annotated[
         str, typer.Option(help="Lock, history and current run go by it. Default: INPUT's stem.")
@@ -91,18 +99,12 @@ def run(
     audit_date: Annotated[
         str, typer.Option(metavar="YYYY-MM-DD", help="Label of the slice. Default: today, UTC.")
     ] = "",
-    base_url: Annotated[
-        str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")
-    ] = "https://cloud.mongodb.com",
-    ca_file: Annotated[
-        Path | None, typer.Option(help="PEM certificates to trust instead of the system's.")
-    ] = None,
+    base_url: BaseUrl = ATLAS,
+    ca_file: CaFile = None,
     concurrency: Concurrency = 64,
     attempts: Attempts = 5,
     timeout: Timeout = 30.0,
-    max_share: Annotated[
-        float, typer.Option(min=0.01, max=1.0, help="Of each project's rate limit.")
-    ] = 0.9,
+    max_share: MaxShare = 0.9,
     envelope: Annotated[
         bool, typer.Option("--envelope", help="Have Atlas wrap its answers with their status.")
     ] = False,
@@ -135,8 +137,8 @@ def run(
     settings = Settings(
         source=input_,
         output_dir=output_dir,
-        audit_name=_audit_name(audit_name, input_),
-        audit_date=_audit_date(audit_date),
+        audit_name=read_audit_name(audit_name, input_),
+        audit_date=read_audit_date(audit_date),
         credentials=_credentials(lambda: read_credentials(os.environ)),
         base_url=address,
         ca_file=ca_file,
@@ -150,54 +152,6 @@ def run(
     watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
     published = _run(_audit(settings, watcher, reread=lambda: read_credentials(os.environ)))
     raise typer.Exit(_report(published, exit_zero=exit_zero, quiet=quiet))
-
-
-_AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
-
-
-def _audit_name(name: str, source: str) -> str:
-    """Check the name given, or make one of the input's stem."""
-    if name:
-        if not _AUDIT_NAME.fullmatch(name):
-            raise ConfigurationWrong(
-                f"--audit-name {name!r} is not a name",
-                hint="use up to 40 of a-z, 0-9 and -, a letter or digit first",
-            )
-        return name
-    if source == "-":
-        raise ConfigurationWrong(
-            "standard input has no name", hint="give the audit one with --audit-name"
-        )
-    stem = Path(source).name.partition(".")[0]
-    made = re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-")[:40].rstrip("-")
-    if not made:
-        raise ConfigurationWrong(
-            f"no audit name can be made of {source!r}", hint="give one with --audit-name"
-        )
-    return made
-
-
-def _audit_date(text: str) -> date | None:
-    if not text:
-        return None
-    try:
-        found = date.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.isoformat() != text:
-        raise ConfigurationWrong(
-            f"--audit-date {text!r} is not a date", hint="write it as 2026-11-20"
-        )
-    # A run dated later than the others stays current until they have caught up.
-    if not _FIRST_DATE <= found <= datetime.now(UTC).date() + timedelta(days=1):
-        raise ConfigurationWrong(
-            f"--audit-date {text} lies in the future, or before there was Atlas",
-            hint="name the day that the run is for",
-        )
-    return found
-
-
-_FIRST_DATE = date(2016, 1, 1)
 
 
 def _run(main: Coroutine[Any, Any, T]) -> T:
@@ -230,11 +184,12 @@ async def _audit(
     judged: "Callable[[Judgement], None]" = lambda _: None,
 ) -> "Published":
     from pipeline.audit import Audit
+    from pipeline.stopping import Stopping
 
     def again() -> "Credentials":
         return _credentials(reread) if reread else settings.credentials
 
-    stopping = _Stopping()
+    stopping = Stopping()
     audit = Audit(
         settings,
         watcher=watcher,
@@ -247,41 +202,6 @@ async def _audit(
     finally:
         stopping.end()
         watcher.ended()
-
-
-class _Stopping:
-    """What a signal does while a run goes on: the first stops it gently, the second at once.
-
-    After the end it does nothing: the run is published or not, and its own exit code says which.
-    (Not the loop's own handlers: they are gone when the loop closes, before the process ends.)
-    """
-
-    def __init__(self) -> None:
-        self._is_over = False
-        self._seen = 0
-
-    def begin(self, stop: Callable[[int], None]) -> None:
-        """From here on a signal calls `stop` with its number."""
-        self._stop = stop
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def end(self) -> None:
-        """From here on signals change nothing any more."""
-        self._is_over = True
-
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
-        if self._is_over:
-            return
-        if self._seen:
-            os._exit(128 + number)
-        self._seen = number
-        self._loop.call_soon_threadsafe(self._stop_gently)
-
-    def _stop_gently(self) -> None:
-        log.warning("stopping: waiting for the requests in flight; once more stops at once")
-        self._stop(self._seen)
 
 
 def _report(published: "Published", *, exit_zero: bool, quiet: bool) -> int:
@@ -332,6 +252,188 @@ def _print(line: str) -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+# --- discover ------------------------------------------------------------------------------------
+
+
+@app.command()
+def discover(
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The CSV. Default: standard output.")
+    ] = None,
+    project: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Id or name; may be repeated.")
+    ] = None,
+    cluster: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Name; may be repeated.")
+    ] = None,
+    newer_than: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="Only those made since: 90m, 36h, 7d, by their ids."),
+    ] = "",
+    older_than: Annotated[
+        str, typer.Option(metavar="DURATION", help="Only those made before that.")
+    ] = "",
+    base_url: BaseUrl = ATLAS,
+    ca_file: CaFile = None,
+    concurrency: Concurrency = 64,
+    attempts: AttemptsAtList = 5,
+    timeout: Timeout = 30.0,
+    max_share: MaxShare = 0.9,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
+) -> None:
+    """Write the CSV that `run` audits: every checkpoint that the credential sees.
+
+    Rows come as they are found: discover | run - --audit-name NAME. Credentials as for `run`.
+
+    A project or cluster that cannot be listed ends this with 3. The CSV then has all the rest, and
+    a last line for each such place that names it and is no triple, so that an audit of it ends as
+    not complete even where nobody sees this exit code. A CSV that a signal or an error cuts short
+    on standard output ends in such a line too; a FILE is then left as it was.
+    """
+    from pipeline import talk
+    from pipeline.discover import writing
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    wanted = _wanted(project, cluster, newer_than, older_than)
+    reach = _reach("discover", base_url, ca_file, timeout)
+    with writing(None if to == Path("-") else to) as write:
+        found = _run(_discover(reach, concurrency, max_share, attempts, wanted, write))
+    raise typer.Exit(_report_found(found))
+
+
+def _wanted(
+    projects: list[str] | None, clusters: list[str] | None, newer_than: str, older_than: str
+) -> "Wanted":
+    from pipeline.discover import Wanted
+
+    now = datetime.now(UTC)
+    young = read_duration("--newer-than", newer_than)
+    old = read_duration("--older-than", older_than)
+    return Wanted(
+        projects=tuple(projects or ()),
+        clusters=tuple(clusters or ()),
+        since=now - young if young is not None else None,
+        until=now - old if old is not None else None,
+    )
+
+
+def _reach(command: str, base_url: str, ca_file: Path | None, timeout: float) -> "Reach":
+    from pipeline.auth import read_credentials
+    from pipeline.reach import Reach
+    from pipeline.transport import proxy_for, read_base_url
+
+    def read() -> "Credentials":
+        return _credentials(lambda: read_credentials(os.environ))
+
+    address = read_base_url(base_url)
+    reach = Reach(
+        command=command,
+        base_url=address,
+        credentials=read(),
+        reread=read,
+        timeout=timeout,
+        ca_file=ca_file,
+        proxy=proxy_for(address, os.environ),
+    )
+    log.info("asking %s as %s %s", address, reach.credentials.kind, reach.credentials.id)
+    return reach
+
+
+async def _discover(
+    reach: "Reach",
+    concurrency: int,
+    max_share: float,
+    attempts: int,
+    wanted: "Wanted",
+    write: Callable[[str], None],
+) -> "Found":
+    from pipeline.discover import Discovery
+    from pipeline.fetch import Fetcher, Retry, unrecorded
+    from pipeline.limits import Governor
+    from pipeline.reach import reached
+    from pipeline.stopping import stoppable
+
+    async with reached(reach) as transport:
+        governor = Governor(concurrency=concurrency, share=max_share)
+        fetcher = Fetcher(transport, governor, unrecorded, retry=Retry(attempts))
+        walk = Discovery(fetcher, wanted, write).run()
+        return await stoppable(walk, hint="start the same command again")
+
+
+def _report_found(found: "Found") -> int:
+    """Say what a walk came upon, or why there is nothing; gives the exit code."""
+    from pipeline import talk
+
+    log.info("%s", found)
+    if not found.unlisted:
+        said = f"{found.written:,} checkpoints written"
+        talk.say_end(0, said if found.written else f"no checkpoint written: {found.reason}")
+        return ExitCode.COMPLETE
+    first = "; ".join(map(str, found.unlisted[:_SHOWN_PLACES]))
+    more = ", …" if len(found.unlisted) > _SHOWN_PLACES else ""
+    talk.say_end(
+        ExitCode.INCOMPLETE,
+        f"{found.written:,} checkpoints written, but {len(found.unlisted):,} places could not be "
+        f"listed: {first}{more}; each has a line at the CSV's end that is no triple",
+        hint="start again later, or ask for the role Project Read Only in these projects",
+    )
+    return ExitCode.INCOMPLETE
+
+
+_SHOWN_PLACES = 5
+
+
+# --- plan ----------------------------------------------------------------------------------------
+
+
+@app.command()
+def plan(
+    input_: Input,
+    no_ask: Annotated[
+        bool, typer.Option("--no-ask", help="Take the documented limits, ask Atlas nothing.")
+    ] = False,
+    format_: Annotated[
+        PlanFormat, typer.Option("--format", help="text, or json with every project.")
+    ] = PlanFormat.TEXT,
+    base_url: BaseUrl = ATLAS,
+    ca_file: CaFile = None,
+    concurrency: Concurrency = 64,
+    timeout: Timeout = 30.0,
+    max_share: MaxShare = 0.9,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
+) -> None:
+    """Say what a run of INPUT costs: requests, expected duration, and what bounds it.
+
+    No checkpoint is asked for. Where credentials are set, Atlas is asked for the rate limits of
+    projects with more than 100 triples; else the documented limits are taken. The estimate counts
+    on full buckets that nobody else spends from.
+    """
+    from pipeline import talk
+    from pipeline.auth import has_credentials
+    from pipeline.plan import Pace, as_json, as_text, make_plan, read_input
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    found = read_input(input_)
+    if no_ask or not has_credentials(os.environ):
+        log.info("%s; the documented limits are taken", "not asked" if no_ask else "no credentials")
+        told = {}
+    else:
+        told = _run(_ask_limits(_reach("plan", base_url, ca_file, timeout), found))
+    made = make_plan(found, told, Pace(concurrency, max_share))
+    _print(as_json(made) if format_ is PlanFormat.JSON else as_text(made))
+
+
+async def _ask_limits(reach: "Reach", found: "Read") -> "dict[str, Limits]":
+    from pipeline.plan import ask_limits
+    from pipeline.reach import reached
+    from pipeline.stopping import stoppable
+
+    async with reached(reach) as transport:
+        return await stoppable(ask_limits(transport, found), hint="start the same command again")
 
 
 # --- demo and simulate --------------------------------------------------------------------------

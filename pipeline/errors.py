@@ -127,6 +127,6 @@ class Interrupted(AuditError):
 
     hint = "start the same command again to go on where it stopped"
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"stopped by signal {signal_number}")
+    def __init__(self, signal_number: int, *, hint: str = "") -> None:
+        super().__init__(f"stopped by signal {signal_number}", hint=hint)
         self.code = ExitCode(128 + signal_number)

@@ -1,4 +1,4 @@
-"""One triple → one outcome: ask, and ask again where that helps.
+"""One triple → one outcome, or one question → one answer: ask, and ask again where that helps.
 
 Two kinds of "again" are kept apart. A refusal (429) belongs to the project's token bucket: the
 bucket holds the project, the request takes another turn, no attempt is spent. A transient fault (a
@@ -9,15 +9,18 @@ growing waits, outside of any turn: nobody holds a slot while waiting.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 import tenacity
 
 from pipeline.atlas import Reply, Request, read_reply, request_for
-from pipeline.checkpoints import CheckpointRef
+from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.limits import Governor
 from pipeline.outcomes import Failed, Failure, FailureKind, Fetched, Outcome
+
+T = TypeVar("T")
 
 
 class Transport(Protocol):
@@ -46,12 +49,42 @@ class Record(Protocol):
         ...
 
 
+def unrecorded(*_: Any, **__: Any) -> int:
+    """Keep nothing: the `Record` of who has no use for replies later on."""
+    return 0
+
+
 class Item(msgspec.Struct, frozen=True):
     """A triple in the queue, and how many attempts it has cost so far."""
 
     triple_id: int
     ref: CheckpointRef
     attempts: int = 0
+
+
+class Question(msgspec.Struct, Generic[T], frozen=True):
+    """One request with what it is for: how its reply is read, and whose turn it needs.
+
+    `queue` names what the governor holds and gives turns to: a project by its id, since its bucket
+    pays, or any other name for requests that share their luck.
+    """
+
+    request: Request
+    purpose: str
+    read: Callable[[Reply], T | Failure]
+    queue: str
+    triple_id: int | None = None
+
+
+class Asked(msgspec.Struct, Generic[T], frozen=True):
+    """What came of a question, after so many attempts.
+
+    `reply_id` names the reply that says so; None where none does (its queue was given up).
+    """
+
+    answer: T | Failure
+    reply_id: int | None
+    attempts: int
 
 
 class Retry(msgspec.Struct, frozen=True):
@@ -92,44 +125,60 @@ class Fetcher:
 
     async def fetch(self, item: Item) -> Outcome:
         """Ask for `item` until there is a lasting answer or the attempts are used up."""
-        outcome = await self.ask(item)
-        if self._retry.attempts == 1 or not _is_transient(outcome):
-            return outcome
-        return await self._ask_again(item, outcome)
+        return _outcome(await self.send(self._question(item), item.attempts))
 
     async def ask(self, item: Item) -> Outcome:
         """Ask for `item` once; refusals are waited out and do not count."""
-        request = request_for(item.ref, envelope=self._envelope)
-        refused: Failed | None = None
+        return _outcome(await self._send_once(self._question(item), item.attempts))
+
+    async def send(self, question: Question[T], attempts: int = 0) -> Asked[T]:
+        """Ask until there is a lasting answer or the attempts are used up.
+
+        `attempts` were made before; they are counted, but do not bound these.
+        """
+        asked = await self._send_once(question, attempts)
+        if self._retry.attempts == 1 or not _is_transient(asked):
+            return asked
+        return await self._send_again(question, asked)
+
+    def _question(self, item: Item) -> Question[Checkpoint]:
+        ref = item.ref
+        request = request_for(ref, envelope=self._envelope)
+        read = partial(read_reply, ref)
+        return Question(request, "checkpoint", read, ref.group_id, item.triple_id)
+
+    async def _send_once(self, question: Question[T], attempts: int) -> Asked[T]:
+        refused: Asked[T] | None = None
         while True:
-            turn = await self._governor.acquire(item.ref.group_id)
-            if isinstance(turn, Failure):  # the project was given up: its own refusal says more
-                return refused or Failed(turn, None, item.attempts)
-            reply = answer = None
+            turn = await self._governor.acquire(question.queue)
+            if isinstance(turn, Failure):  # the queue was given up: its own refusal says more
+                return refused or Asked(turn, None, attempts)
+            reply = lesson = None
             try:
-                reply = await self._transport.send(request)
-                answer = read_reply(item.ref, reply)
+                reply = await self._transport.send(question.request)
+                answer = question.read(reply)
+                lesson = answer if isinstance(answer, Failure) else _GOOD
                 kind = answer.kind if isinstance(answer, Failure) else None
-                reply_id = self._record("checkpoint", request, reply, kind, item.triple_id)
+                reply_id = self._record(
+                    question.purpose, question.request, reply, kind, question.triple_id
+                )
             finally:
-                self._governor.release(turn, reply, answer)
-            if not isinstance(answer, Failure):
-                return Fetched(answer, reply_id, item.attempts + 1)
-            if answer.kind is not FailureKind.THROTTLED:
-                return Failed(answer, reply_id, item.attempts + 1)
-            refused = Failed(answer, reply_id, item.attempts)
+                self._governor.release(turn, reply, lesson)
+            if kind is not FailureKind.THROTTLED:
+                return Asked(answer, reply_id, attempts + 1)
+            refused = Asked(answer, reply_id, attempts)
 
-    async def _ask_again(self, item: Item, outcome: Outcome) -> Outcome:
-        last = outcome
+    async def _send_again(self, question: Question[T], asked: Asked[T]) -> Asked[T]:
+        last = asked
 
-        async def again() -> Outcome:
+        async def again() -> Asked[T]:
             nonlocal last
-            found = await self.ask(msgspec.structs.replace(item, attempts=last.attempts))
+            found = await self._send_once(question, last.attempts)
             if found.reply_id is not None:
-                last = found  # else the project was given up: this triple's own answer says more
+                last = found  # else the queue was given up: this question's own answer says more
             return found
 
-        await self._sleep(self._wait(1, outcome))
+        await self._sleep(self._wait(1, asked))
         await tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(self._retry.attempts - 1),
             wait=lambda state: self._wait(state.attempt_number + 1, last),
@@ -139,13 +188,25 @@ class Fetcher:
         )(again)
         return last
 
-    def _wait(self, failures: int, outcome: Outcome) -> float:
+    def _wait(self, failures: int, asked: Asked[T]) -> float:
         """Seconds to wait after so many failures in a row."""
         growing = min(self._retry.ceiling, self._retry.floor * 2.0 ** min(failures, 30))
         wait = max(self._retry.floor, growing * (1.0 - self._jitter() / 2))
-        asked = outcome.failure.retry_after if isinstance(outcome, Failed) else None
-        return max(wait, min(asked or 0.0, self._retry.longest_retry_after))
+        asked_for = asked.answer.retry_after if isinstance(asked.answer, Failure) else None
+        return max(wait, min(asked_for or 0.0, self._retry.longest_retry_after))
 
 
-def _is_transient(outcome: Outcome) -> bool:
-    return isinstance(outcome, Failed) and outcome.failure.is_transient
+#: Of a good answer the governor only wants to know that it was one.
+_GOOD = Checkpoint()
+
+
+def _outcome(asked: Asked[Checkpoint]) -> Outcome:
+    if isinstance(asked.answer, Failure):
+        return Failed(asked.answer, asked.reply_id, asked.attempts)
+    if asked.reply_id is None:
+        raise ValueError("a checkpoint comes with the reply that holds it")
+    return Fetched(asked.answer, asked.reply_id, asked.attempts)
+
+
+def _is_transient(asked: Asked[T]) -> bool:
+    return isinstance(asked.answer, Failure) and asked.answer.is_transient

@@ -118,6 +118,11 @@ class Failure(msgspec.Struct, frozen=True):
         """ABSENT where Atlas said so by its own error code, else INCONCLUSIVE."""
         return Verdict.ABSENT if self.kind in ABSENT_KINDS else Verdict.INCONCLUSIVE
 
+    def __str__(self) -> str:
+        """Say it in Atlas's or the network's own words; the kind alone where there are none."""
+        words = (str(self.http_status or ""), self.error_code or "", self.detail)
+        return " ".join(filter(None, words)) or self.kind
+
 
 class Fetched(msgspec.Struct, frozen=True):
     """One triple answered with a checkpoint.

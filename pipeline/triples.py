@@ -45,6 +45,16 @@ _MAX_LINE_BYTES = 1 << 20
 _SHOWN_CHARS = 80
 
 
+def is_object_id(text: str) -> bool:
+    """Whether a project or checkpoint can have this id; it is written in lower case."""
+    return _OBJECT_ID.fullmatch(text) is not None
+
+
+def is_cluster_name(text: str) -> bool:
+    """Whether a cluster can have this name."""
+    return _CLUSTER_NAME.fullmatch(text) is not None
+
+
 class Fault(msgspec.Struct, frozen=True):
     """One thing wrong with a line: the column (as the file calls it), its value, the rule."""
 
@@ -303,9 +313,7 @@ def _ref(record: Sequence[str], header: Header) -> CheckpointRef | None:
     group_id, checkpoint_id = values["group_id"].lower(), values["checkpoint_id"].lower()
     cluster_name = values["cluster_name"]
     is_valid = (
-        _OBJECT_ID.fullmatch(group_id)
-        and _OBJECT_ID.fullmatch(checkpoint_id)
-        and _CLUSTER_NAME.fullmatch(cluster_name)
+        is_object_id(group_id) and is_object_id(checkpoint_id) and is_cluster_name(cluster_name)
     )
     return CheckpointRef(group_id, cluster_name, checkpoint_id) if is_valid else None
 
@@ -329,11 +337,11 @@ def _faults(record: Sequence[str], header: Header) -> Iterator[Fault]:
         value, name = values[attribute], header.names[index]
         if index >= len(record):
             yield Fault(name, "", "the line has this column")
-        elif attribute == "cluster_name" and not _CLUSTER_NAME.fullmatch(value):
+        elif attribute == "cluster_name" and not is_cluster_name(value):
             yield Fault(
                 name, _shown(value), "letters, digits, '-' and '_', a letter or digit first"
             )
-        elif attribute != "cluster_name" and not _OBJECT_ID.fullmatch(value.lower()):
+        elif attribute != "cluster_name" and not is_object_id(value.lower()):
             yield Fault(name, _shown(value), "24 hexadecimal digits")
     if overhang := _overhang(record, header):
         rule = f"no more than the header's {len(header.names)} fields"

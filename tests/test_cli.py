@@ -842,3 +842,203 @@ def test_stop_as_pid_1(slow: Served, tmp_path: Path) -> None:
     process.communicate(timeout=60)
 
     assert process.returncode == 143
+
+
+# --- discover -----------------------------------------------------------------------------------
+
+
+def discovered(text: str) -> set[tuple[str, str, str]]:
+    rows = csv.DictReader(text.splitlines())
+    return {(row["project_id"], row["cluster_name"], row["checkpoint_id"]) for row in rows}
+
+
+def listed(served: Served) -> set[tuple[str, str, str]]:
+    """Those of the fleet's triples that have a checkpoint: absent ones are in no list."""
+    wanted = ("PASS", "FAIL")
+    return {triple for triple, verdict in expected(served.triples).items() if verdict in wanted}
+
+
+def test_discover_finds_the_fleet(atlas: Served, tmp_path: Path) -> None:
+    """Every checkpoint there is, to standard output or to a file, the same twice."""
+    ended = command("discover", env=atlas.env)
+    to_file = command("discover", "--to", tmp_path / "found.csv", env=atlas.env)
+
+    assert ended.code == to_file.code == 0, ended.err
+    assert discovered(ended.out) >= listed(atlas)
+    assert (tmp_path / "found.csv").read_text("utf-8") == ended.out
+    assert to_file.out == ""
+    assert re.search(r"exit 0: [\d,]+ checkpoints written", ended.last_line)
+
+
+def test_discover_feeds_run(atlas: Served, tmp_path: Path) -> None:
+    """Two processes and a pipe: what was discovered is audited."""
+    walk = start("discover", env=atlas.env)
+    audit = command(
+        *("run", "-", "--audit-name", "found", "--output-dir", tmp_path),
+        env=atlas.env,
+        stdin=walk.communicate(timeout=60)[0],
+    )
+
+    assert walk.returncode == 0
+    assert audit.code in {0, 1}, audit.err
+    found = verdicts(Path(audit.out.splitlines()[-1]))
+    assert found.items() >= {
+        (triple, verdict)
+        for triple, verdict in expected(atlas.triples).items()
+        if triple in listed(atlas)
+    }
+
+
+def test_discover_says_why_there_is_nothing(atlas: Served) -> None:
+    ended = command("discover", "--cluster", "scratch", "--cluster", "restored", env=atlas.env)
+
+    assert ended.code == 0
+    assert ended.out.count("\n") == 1
+    assert "have no legacy backups" in ended.last_line
+    assert "March 2020" in ended.last_line
+
+
+def test_discover_through_faults_and_moving_pages(tmp_path: Path) -> None:
+    """Transient faults and lists that shift while they are read lose nothing."""
+    plan = 'rate = 0.3\nkinds = ["500", "cut-body", "empty-200", "reset"]\npage_shift = 15\n'
+    (tmp_path / "plan.toml").write_text(plan, "utf-8")
+    size = ("--projects", "1", "--clusters", "2", "--checkpoints", "1300")
+    with simulating(tmp_path, *size, "--faults", str(tmp_path / "plan.toml")) as served:
+        ended = command("discover", "--concurrency", "4", env=served.env)
+
+        assert ended.code == 0, ended.err
+        assert discovered(ended.out) >= listed(served)
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The demo's fleet: one project of it refuses, another is throttled for an hour."""
+    with simulating(tmp_path_factory.mktemp("refusing"), "--faults", "demo") as served:
+        yield served
+
+
+def test_discover_that_is_not_whole_cannot_pass(refusing: Served, tmp_path: Path) -> None:
+    """3, the rest is there, and an audit of it ends as not complete even behind a pipe."""
+    ended = command("discover", "--to", tmp_path / "found.csv", env=refusing.env)
+    audit = command(
+        *("run", tmp_path / "found.csv", "--output-dir", tmp_path, "--exit-zero"),
+        env=refusing.env,
+    )
+
+    assert ended.code == 3, ended.err
+    assert "2 places could not be listed" in ended.last_line
+    assert "what to do: " in ended.last_line
+    lines = (tmp_path / "found.csv").read_text("utf-8").splitlines()
+    assert all("not listed: " in line for line in lines[-2:])
+    assert audit.code == 3, audit.err
+    assert table(Path(audit.out.splitlines()[-1]), "runs")[0]["bad_line_count"] == 2
+
+
+def test_discover_without_credentials_or_network(atlas: Served, tmp_path: Path) -> None:
+    """Nothing is written where nothing could be asked."""
+    wrong = {**atlas.env, "MONGODB_ATLAS_CLIENT_SECRET": "a-wrong-secret"}
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    refused = command("discover", "--to", tmp_path / "found.csv", env=wrong)
+    nobody = command("discover", "--attempts", "1", "--base-url", nowhere, env=clean_env(**TOKEN))
+    missing = command("discover")
+
+    assert (refused.code, nobody.code, missing.code) == (77, 69, 77)
+    assert (refused.out, nobody.out, missing.out) == ("", "", "")
+    assert "a-wrong-secret" not in refused.err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
+    """Rows so far end in a line that says so; a file stays as it was."""
+    (tmp_path / "old.csv").write_text("old\n", "utf-8")
+    with simulating(tmp_path, "--latency", "0.3") as served:
+        slowly = ("discover", "--concurrency", "1")
+        to_file = start(*slowly, "--to", tmp_path / "old.csv", env=served.env)
+        to_pipe = start(*slowly, env=served.env)
+        assert to_pipe.stdout.readline().startswith("project_id")
+        wait_for(lambda: list(tmp_path.glob(".old.csv.*")))
+        for process in (to_file, to_pipe):
+            process.send_signal(number)
+        rest = to_pipe.communicate(timeout=30)[0]
+        to_file.communicate(timeout=30)
+
+    assert to_pipe.returncode == to_file.returncode == 128 + number
+    assert "cut short" in rest.splitlines()[-1]
+    assert (tmp_path / "old.csv").read_text("utf-8") == "old\n"
+    assert not list(tmp_path.glob(".old.csv.*"))
+
+
+def test_discover_for_a_reader_who_leaves(atlas: Served) -> None:
+    """A pipe that nobody reads to its end is no whole list."""
+    with subprocess.Popen(
+        [*PROGRAM, "discover"], env=atlas.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as walk:
+        assert walk.stdout is not None
+        walk.stdout.close()
+        walk.wait(timeout=60)
+
+    assert walk.returncode == 73
+
+
+@pytest.mark.parametrize("options", [["--newer-than", "7"], ["--older-than", "1y"]])
+def test_discover_durations(options: list[str]) -> None:
+    ended = command("discover", *options, env=clean_env(**TOKEN))
+
+    assert ended.code == 78
+    assert "is not a duration" in ended.last_line
+
+
+# --- plan ---------------------------------------------------------------------------------------
+
+
+def test_plan_without_credentials(atlas: Served) -> None:
+    """Nobody is asked, and it says so; the plan is on standard output, the talk is not."""
+    for options in ([], ["--no-ask"]):
+        env = clean_env() if not options else atlas.env
+        ended = command("plan", atlas.triples, *options, env=env)
+
+        assert ended.code == 0, ended.err
+        assert "216 lines = 216 triples + 0 duplicates + 0 bad lines" in ended.out
+        assert "told for 0 of" in ended.out
+        assert "the documented limits are taken" in ended.err
+
+
+def test_plan_asks_for_limits(tmp_path: Path) -> None:
+    """The larger projects' limits come from Atlas, and no checkpoint is asked for."""
+    size = ("--projects", "2", "--clusters", "1", "--checkpoints", "150")
+    with simulating(tmp_path, *size, "--capacity", "60", "--refill-rate", "30") as served:
+        ended = command("plan", served.triples, "--format", "yaml", env=served.env)
+        quiet = command("plan", served.triples, "--format", "json", "--quiet", env=served.env)
+
+    assert ended.code == 2
+    assert (quiet.code, quiet.err) == (0, "")
+    made = json.loads(quiet.out)
+    assert made["triple_count"] == 300
+    buckets = [one["bucket"] for one in made["projects"] if one["triple_count"] > 100]
+    assert buckets
+    assert {(one["capacity"], one["refill_rate"], one["source"]) for one in buckets} == {
+        (60, 30, "told")
+    }
+    assert made["by_get"]["bound_by"] == "bucket"
+    assert made["by_get"]["expected_s"] > made["by_list"]["expected_s"]
+
+
+def test_plan_that_may_not_ask(atlas: Served, tmp_path: Path) -> None:
+    """77 and 69 as for a run, with the way around; unusable input is found first."""
+    (tmp_path / "in.csv").write_text(HEADER, "utf-8")
+    wrong = clean_env(MONGODB_ATLAS_BASE_URL=atlas.url, **TOKEN)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
+    refused = command("plan", atlas.triples, env=wrong)
+    nobody = command("plan", atlas.triples, "--base-url", nowhere, env=clean_env(**TOKEN))
+    empty = command("plan", tmp_path / "in.csv", env=wrong)
+    missing = command("plan", tmp_path / "none.csv", env=wrong)
+
+    assert (refused.code, nobody.code, empty.code, missing.code) == (77, 69, 65, 66)
+    assert refused.out == nobody.out == ""
+    assert "--no-ask" in refused.last_line
+    assert "--no-ask" in nobody.last_line

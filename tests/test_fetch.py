@@ -1,14 +1,16 @@
 """One triple, asked until there is a lasting answer; sleeps are noted, not slept."""
 
+import asyncio
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.atlas import Reply, Request
+from pipeline.atlas import Reply, Request, read_results
 from pipeline.errors import CredentialsRefused
-from pipeline.fetch import Fetcher, Item, Retry, Transport
+from pipeline.fetch import Fetcher, Item, Question, Retry, Transport
 from pipeline.limits import Governor, Patience
 from pipeline.outcomes import Failed, FailureKind, Fetched, Outcome
 from tests.doubles import Notebook, Scripted, error, good, items, ref, refused, reply, trouble
@@ -294,3 +296,43 @@ def test_ask_asks_once() -> None:
 
     assert kind(outcome) is FailureKind.SERVER_ERROR
     assert (outcome.reply_id, outcome.attempts, story.slept) == (2, 1, [])
+
+
+# --- any other question --------------------------------------------------------------------------
+
+
+def question(queue: str = "") -> Question[list[Any]]:
+    return Question(Request("/api/atlas/v2/groups"), "list", read_results, queue)
+
+
+def test_a_question_is_asked_again_as_a_triple_is() -> None:
+    """Its own reader decides what is an answer; every reply is recorded, for no triple."""
+    story = Story(reply(200), refused(1), reply(200, {"results": [7]}))
+    asked = run(story.fetcher.send(question()))
+
+    assert (asked.answer, asked.reply_id, asked.attempts) == ([7], 3, 2)
+    assert len(story.slept) == 1
+    assert story.record.kinds == [FailureKind.UNREADABLE, FailureKind.THROTTLED, None]
+    assert set(story.record.triples) == {None}
+
+
+def test_a_refusal_holds_its_own_queue_only() -> None:
+    """Other questions go on meanwhile, though no project's bucket pays for either."""
+
+    async def both() -> list[tuple[str, float]]:
+        served = Scripted(refused(retry_after="60"), *[reply(200, {"results": []})] * 2)
+        fetcher = Fetcher(served, Governor(jitter=lambda: 0.0), Notebook())
+        ended: list[tuple[str, float]] = []
+
+        async def ask(queue: str) -> None:
+            await fetcher.send(question(queue))
+            ended.append((queue, now()))
+
+        begun = now()
+        await asyncio.gather(ask("held"), ask("other"))
+        return [(queue, moment - begun) for queue, moment in ended]
+
+    (first, _), (last, waited) = run(both())
+
+    assert (first, last) == ("other", "held")
+    assert waited >= 60

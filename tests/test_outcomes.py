@@ -75,3 +75,15 @@ def test_the_words_are_a_contract() -> None:
     """They stand in published tables and in journals that are gone on with."""
     assert [kind.value for kind in FailureKind] == list(BELONGS)
     assert [verdict.value for verdict in Verdict] == ["PASS", "FAIL", "ABSENT", "INCONCLUSIVE"]
+
+
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (Failure(FailureKind.TIMED_OUT), "timed_out"),
+        (Failure(FailureKind.CUT, None, None, "ended early"), "ended early"),
+        (Failure(FailureKind.NOT_FOUND, 404, "NO_SUCH", "not there"), "404 NO_SUCH not there"),
+    ],
+)
+def test_a_failure_says_what_was_said(failure: Failure, said: str) -> None:
+    assert str(failure) == said

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.cells import inert
 from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import InputUnusable
 from pipeline.findings import Outcome
 from pipeline.outcomes import FailureKind, Verdict
-from pipeline.report.unresolved import inert, unresolved_writer
+from pipeline.report.unresolved import unresolved_writer
 from pipeline.triples import UNRESOLVED_COLUMNS, Header, Triple, TripleReader
 
 G, C = "5f" * 12, "5e" * 12
@@ -205,13 +206,3 @@ def test_no_cell_of_it_is_a_formula(
 
     for row in cells(once, header.delimiter):
         assert not [cell for cell in row if cell.startswith(tuple("=+-@\t\r\n"))]
-
-
-@pytest.mark.parametrize("start", [*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
-def test_a_formula_is_made_inert(start: str) -> None:
-    assert inert(f"{start}1+1") == f"'{start}1+1"
-
-
-@pytest.mark.parametrize("cell", ["", "a=1", "1-1", "'=1", " =1", "a@b", "ä"])
-def test_what_is_no_formula_stays_as_it_is(cell: str) -> None:
-    assert inert(cell) == cell

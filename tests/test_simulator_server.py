@@ -341,16 +341,22 @@ async def test_a_wrong_page_is_a_bad_request(query: str) -> None:
 
 @pytest.mark.parametrize(("shift", "difference"), [(1, -1), (-1, 1)])
 async def test_pages_can_shift_while_they_are_read(shift: int, difference: int) -> None:
-    """With a shift, an item between two pages is missed, or comes twice."""
+    """With a shift, an item between two pages is missed, or comes twice.
+
+    Who asks for the first page again finds what has moved onto it.
+    """
     target = f"{list_path(large().triple(0))}?itemsPerPage=40&pageNum="
     async with running() as (_, client):
         still = [(await asked(client, f"{target}{n}"))[1]["results"] for n in (1, 2)]
     async with running(faults=FaultPlan(page_shift=shift, count_error=5)) as (_, client):
         bodies = [(await asked(client, f"{target}{n}"))[1] for n in (1, 2)]
         moved = [body["results"] for body in bodies]
+        again = (await asked(client, f"{target}1"))[1]["results"]
 
         assert [one["id"] for one in moved[0]] == [one["id"] for one in still[0]]
         assert len(moved[1]) - len(still[1]) == difference
+        assert (again == moved[0]) is (shift < 0)
+        assert again[0]["id"] == moved[0][max(0, shift)]["id"]
         assert bodies[0]["totalCount"] == sum(map(len, still)) + 5
 
 

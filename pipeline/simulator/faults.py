@@ -89,8 +89,10 @@ class FaultPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         403, 410 or 503.
     revoke_after: after so many API requests every credential is answered 401.
     rate_limits_refused: the rate-limit resource answers 403.
-    page_shift: every list page after the first begins so many items late (below zero: early), as
-        when the list changes while it is read. count_error: is added to every totalCount.
+    page_shift: a cluster's list changes while it is read: once its second or a later page is asked
+        for, every page, the first one too, begins so many items late, as when the first ones are
+        deleted (below zero: early, as when some are added). count_error: is added to every
+        totalCount of such a list.
     deprecated_on, sunset_on: moments that good answers announce in Deprecation and Sunset headers.
     """
 

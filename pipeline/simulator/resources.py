@@ -5,7 +5,7 @@ Field names are those of the public reference; each resource is served in one ve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.simulator.answers import Answer, invalid, problem
@@ -79,12 +79,16 @@ def told(story: Story, named: str) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """The resources over one fleet. `rules` are the buckets', which the rate limits describe."""
+    """The resources over one fleet. `rules` are the buckets', which the rate limits describe.
+
+    `moved` are the clusters, by group id and name, whose lists have shifted.
+    """
 
     fleet: Fleet
     plan: FaultPlan
     rules: BucketRules
     inspection: BucketRules
+    moved: set[tuple[str, str]] = field(default_factory=set)
 
     def status(self, request: web.Request) -> Answer:
         """Say that the API is there."""
@@ -160,7 +164,10 @@ class Resources:
         if isinstance(cluster, Answer):
             return cluster
         places = self.fleet.listed(cluster)
-        shift = self.plan.page_shift if page.number > 1 else 0
+        key = (cluster.group_id, cluster.name)
+        if page.number > 1:
+            self.moved.add(key)
+        shift = self.plan.page_shift if key in self.moved else 0
         start = max(0, page.start + shift)
         results = self._bodies(request, cluster, places[start : start + page.items])
         return self._listing(request, page, results, len(places) + self.plan.count_error)

@@ -8,6 +8,7 @@ night it is not.
 `flatten` is the same flattening as a library: replies in, pandas frames out.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -407,6 +408,30 @@ def complete(table: Table, constants: Sequence[Any], own: pa.Table) -> pa.Table:
         for index, value in enumerate(constants)
     ]
     return pa.Table.from_arrays([*first, *own.columns], schema=schema)
+
+
+class _NoPandas:
+    """Finds every module but one."""
+
+    @staticmethod
+    def find_spec(name: str, *_: Any) -> None:
+        """Say that there is no pandas; leave the others to who comes next."""
+        if name == "pandas":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+
+def leave_pandas_out() -> None:
+    """Keep pyarrow from importing pandas, which it tries once, at its first array.
+
+    A command has no use for it, and it would take a quarter of a second and 50 MiB. For processes
+    that end with their command: `flatten` gives no frames afterwards.
+    """
+    finder = _NoPandas()
+    sys.meta_path.insert(0, finder)
+    try:
+        pa.array([])
+    finally:
+        sys.meta_path.remove(finder)
 
 
 class Frames(NamedTuple):

@@ -11,9 +11,6 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from pipeline.audit import Watcher
 from pipeline.journal import Tally
 from pipeline.outcomes import Failed, Outcome
@@ -146,6 +143,15 @@ class Bar(Lines):
     """Progress as a live bar."""
 
     def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
         super().__init__()
         self._bar = Progress(
             TextColumn("{task.description}"),

@@ -230,12 +230,16 @@ def _proxies(environ: Mapping[str, str]) -> dict[str, str]:
     return {name.lower().removesuffix("_proxy"): value for name, value in upper_first}
 
 
-def _tls(ca_file: Path | None) -> ssl.SSLContext:
+def _tls(connection: Connection) -> ssl.SSLContext | bool:
+    """What verifies the server; plain http needs nothing, and loading authorities takes time."""
+    if connection.base_url.startswith("http:"):
+        return True
     try:
-        return ssl.create_default_context(cafile=ca_file)
+        return ssl.create_default_context(cafile=connection.ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationWrong(
-            f"--ca-file {ca_file} holds no certificates that can be read: {error.strerror}",
+            f"--ca-file {connection.ca_file} holds no certificates that can be read: "
+            f"{error.strerror}",
             hint="name a file with PEM certificates",
         ) from error
 
@@ -246,7 +250,7 @@ async def connect(
 ) -> AsyncIterator[HttpTransport]:
     """Open a session to Atlas; at the end revoke what the authentication holds, and close it."""
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=_tls(connection.ca_file)),
+        connector=aiohttp.TCPConnector(limit=0, ssl=_tls(connection)),
         timeout=aiohttp.ClientTimeout(total=connection.timeout),
         headers={"User-Agent": connection.user_agent},
         cookie_jar=aiohttp.DummyCookieJar(),

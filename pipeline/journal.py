@@ -239,8 +239,7 @@ class Journal:
             self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
             self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
             self._pages: dict[int, StoredReply] = {}
-            self._compressor = zstandard.ZstdCompressor(_LEVEL, dict_data=dictionary)
-            self._writer = _Writer(path)
+            self._writer = _Writer(path, dictionary)
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -375,9 +374,7 @@ class Journal:
             reply.trouble_detail,
             kind,
             msgspec.json.encode(reply.headers).decode(),
-            self._compressor.compress(reply.body) if reply.body else b"",
-            len(reply.body),
-            hashlib.sha256(reply.body).hexdigest(),
+            reply.body,
         )
         self._writer.put(_KEEP_REPLIES, row)
         return reply_id
@@ -456,9 +453,7 @@ class Journal:
         return self._pages[reply_id]
 
     def _stored(self, row: Sequence[Any]) -> StoredReply:
-        body = row[-2]
-        body = self._decompressor.decompress(body) if body else b""
-        return StoredReply._make((*row[:-2], body, row[-1]))
+        return StoredReply._make((*row[:-2], self._decompressor.decompress(row[-2]), row[-1]))
 
 
 def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
@@ -476,9 +471,10 @@ _STATEMENT_ROWS = 50
 class _Writer(threading.Thread):
     """The thread that writes: takes what was put since its last commit and commits it together."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, dictionary: zstandard.ZstdCompressionDict) -> None:
         super().__init__(name="journal", daemon=True)
         self._path = path
+        self._compressor = zstandard.ZstdCompressor(_LEVEL, dict_data=dictionary)
         self._end = threading.Event()
         self._db = _connect(path)
         self._due = threading.Event()
@@ -543,9 +539,19 @@ class _Writer(threading.Thread):
         try:
             with _transaction(self._db):
                 for statement, these in rows.items():
-                    _insert(self._db, statement, these)
+                    packed = self._packed(these) if statement is _KEEP_REPLIES else these
+                    _insert(self._db, statement, packed)
         except Exception as error:  # noqa: BLE001 - raised where the next row is put
             self._error = error
+
+    def _packed(self, rows: Sequence[_Row]) -> list[_Row]:
+        """Replies with their bodies compressed, all at once, and the bodies' sizes and digests."""
+        bodies = [row[-1] for row in rows]
+        frames = self._compressor.multi_compress_to_buffer([*bodies, b"."])  # not all may be empty
+        return [
+            (*row[:-1], frames[n].tobytes(), len(body), hashlib.sha256(body).hexdigest())
+            for n, (row, body) in enumerate(zip(rows, bodies, strict=True))
+        ]
 
 
 def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[_Row]) -> None:

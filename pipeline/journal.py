@@ -72,6 +72,10 @@ SELECT t.id, t.group_id, t.cluster_name, t.checkpoint_id, coalesce(a.attempts, 0
 FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
 WHERE t.id BETWEEN ? AND ? AND {condition} ORDER BY t.id LIMIT 500
 """
+_COUNT = """
+SELECT t.group_id, count(*) FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
+WHERE {condition} GROUP BY t.group_id
+"""
 _ANSWERED = """
 SELECT t.group_id, t.cluster_name, t.checkpoint_id, t.line, t.labels,
        a.kind, coalesce(a.detail, ''),
@@ -247,7 +251,12 @@ class Journal:
 
     def pending(self) -> dict[str, Iterator[Item]]:
         """What has no lasting answer yet: for each project a queue, read as it is used."""
-        return self._queues(f"(a.triple_id IS NULL OR a.kind IN ({_quoted(UNSETTLED_KINDS)}))")
+        return self._queues(_pending())
+
+    def pending_counts(self) -> dict[str, int]:
+        """Count what has no lasting answer yet, by project; a project without such is left out."""
+        self.flush()
+        return dict(self._db.execute(_COUNT.format(condition=_pending())).fetchall())
 
     def failing(self, kinds: Iterable[FailureKind]) -> dict[str, Iterator[Item]]:
         """What has so far been answered with one of `kinds`, as `pending` gives it."""
@@ -504,6 +513,11 @@ def _writable(path: Path) -> Iterator[None]:
 
 def _unwritable(path: Path, error: Exception) -> OutputsUnwritable:
     return OutputsUnwritable(f"the journal {path} cannot be written: {error}")
+
+
+def _pending() -> str:
+    """Which triples, in SQL, have no lasting answer yet."""
+    return f"(a.triple_id IS NULL OR a.kind IN ({_quoted(UNSETTLED_KINDS)}))"
 
 
 def _quoted(kinds: Iterable[FailureKind]) -> str:

@@ -376,6 +376,18 @@ def test_a_step_that_is_late_is_counted_on_from_where_it_comes() -> None:
     assert bucket.own == pytest.approx(500 + 500 / 60 - 1)  # our share is not given twice
 
 
+def test_an_answer_from_before_the_step_does_not_hide_it() -> None:
+    """It was sent at 109 s, when nothing was left, and has come at 110.5 s: ask anew, at once."""
+    bucket = stepped()
+    ask(bucket, 50.0, 1200, 1)
+    late = bucket.take(109.0)
+    assert bucket.wait(110.5) == 0.0
+    bucket.answered(110.5, late, 1200, 0, 0)
+
+    assert bucket.wait(110.5) == 0.0
+    assert len(flight(bucket, 110.5)) == 1
+
+
 @pytest.mark.parametrize("wait", [0.0, 1.0])
 def test_a_short_wait_between_steps_shows_that_there_are_none(wait: float) -> None:
     bucket = stepped()

@@ -142,12 +142,16 @@ def test_what_the_transport_raises_goes_through_and_nobody_is_left_behind() -> N
             raise CredentialsRefused("revoked")
         return limits()
 
+    desk = Desk(answer)
+
     async def main() -> None:
         with pytest.raises(CredentialsRefused, match="revoked"):
-            await ask_limits(Desk(answer), Notebook(), PROJECTS)
+            await ask_limits(desk, Notebook(), PROJECTS)
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(main())
+
+    assert max(desk.asked) < len(PROJECTS)
 
 
 def test_cancelling_is_heard_at_once() -> None:

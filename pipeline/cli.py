@@ -435,12 +435,12 @@ def plan(
 
 
 async def _ask_limits(reach: "Reach", found: "Read") -> "dict[str, Limits]":
-    from pipeline.plan import ask_limits
+    from pipeline.plan import tell_limits
     from pipeline.reach import reached
     from pipeline.stopping import stoppable
 
     async with reached(reach) as transport:
-        return await stoppable(ask_limits(transport, found), hint="start the same command again")
+        return await stoppable(tell_limits(transport, found), hint="start the same command again")
 
 
 # --- demo and simulate --------------------------------------------------------------------------

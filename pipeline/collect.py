@@ -26,6 +26,7 @@ from pipeline.outcomes import (
     Outcome,
 )
 from pipeline.pool import Pool, is_cancelled
+from pipeline.quota import ask_limits, worth_asking
 
 log = logging.getLogger(__name__)
 
@@ -74,22 +75,22 @@ class Collector:
         )
         self._pool = Pool(self._governor, self._settle)
         self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
-        self._standing: asyncio.Task[None] | None = None
+        self._preparing: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Ask nothing more; `run` returns when the requests in flight have ended."""
         self._pool.stop()
-        if self._standing is not None:
-            self._standing.cancel()
+        if self._preparing is not None:
+            self._preparing.cancel()
 
     async def run(self) -> None:
         """Ask until every triple has an answer, or as far as a stop lets.
 
         Raises what ends the run; the journal then holds everything that was answered before.
         """
-        self._standing = asyncio.create_task(self._check_standing())
+        self._preparing = asyncio.create_task(self._prepare())
         try:
-            await self._standing
+            await self._preparing
         except asyncio.CancelledError:
             if not self._pool.is_stopped or is_cancelled():
                 raise
@@ -101,6 +102,13 @@ class Collector:
         self._journal.flush()
         if not self._pool.is_stopped:
             self._check_availability()
+
+    async def _prepare(self) -> None:
+        await self._check_standing()
+        worth = worth_asking(self._journal.pending_counts())
+        told = await ask_limits(self._transport, self._journal.record, worth)
+        for group_id, limits in told.items():
+            self._governor.learn_limits(group_id, limits)
 
     # --- what ends a run ---
 

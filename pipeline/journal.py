@@ -95,6 +95,10 @@ INSERT INTO tried
 SELECT r.triple_id, count(*) FROM replies r LEFT JOIN answers a ON a.triple_id = r.triple_id
 WHERE r.triple_id IS NOT NULL AND r.kind IS NOT 'throttled' AND {condition} GROUP BY r.triple_id
 """
+_COUNT = """
+SELECT t.group_id, count(*) FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
+WHERE {condition} GROUP BY t.group_id
+"""
 _REPLY = """
 r.id, r.purpose, t.group_id, t.cluster_name, t.checkpoint_id, r.path, r.sent_at, r.received_at,
 r.status, r.kind, r.trouble, r.trouble_detail, r.headers, r.body, r.sha256
@@ -316,6 +320,11 @@ class Journal:
     def pending(self) -> dict[str, Iterator[Item]]:
         """What has no lasting answer yet: for each project a queue, read as it is used."""
         return self._queues(_IS_PENDING)
+
+    def pending_counts(self) -> dict[str, int]:
+        """Count what has no lasting answer yet, by project; a project without such is left out."""
+        self.flush()
+        return dict(self._db.execute(_COUNT.format(condition=_IS_PENDING)).fetchall())
 
     def failing(self, kinds: Iterable[FailureKind]) -> dict[str, Iterator[Item]]:
         """What has so far been answered with one of `kinds`, as `pending` gives it."""

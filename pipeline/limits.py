@@ -1,15 +1,9 @@
 """Who may send when: a token bucket and a queue for each project, and one cap over all.
 
-Atlas counts requests in token buckets: every request takes a token, `refill_rate` tokens come back
-every `refill_duration` seconds, up to `capacity`. The set "Legacy Backup" has one bucket a project,
-documented as 1200, 500 and 60 s; limits change without notice, can differ by customer, and other
-programs spend from the same bucket. So the documented numbers are only where a bucket starts:
-headers and refusals correct it.
-
 Three rules decide who sends next:
 
 - a project sends only when its bucket has a token, its share of the quota is not used up, and no
-  refusal holds it;
+  refusal holds it (see `buckets`);
 - no project holds more than a quarter of the slots while another one waits: one that hangs must
   not stop the rest;
 - a project whose requests keep failing is held, probed with one request at a time, and given up
@@ -27,26 +21,11 @@ from itertools import count
 
 import msgspec
 
-from pipeline.atlas import Reply, read_limit
+from pipeline.atlas import Limits, Reply, read_limit
+from pipeline.buckets import Sent, TokenBucket
 from pipeline.checkpoints import Checkpoint
 from pipeline.outcomes import Failure, FailureKind, Refusal
-
-#: The documented bucket of the set "Legacy Backup" (scope: project).
-CAPACITY, REFILL_RATE, REFILL_DURATION = 1200.0, 500.0, 60.0
-
-#: A limit outside of this is nonsense and is not learnt.
-_SANE_LIMIT = (1.0, 1e6)
-_SANE_DURATION = (0.1, 86_400.0)
-
-#: Atlas's advice for refusals in a row: wait much longer each time, with jitter. Seconds.
-_REPEAT_WAITS = (10.0, 20.0, 40.0)
-_SHORTEST_HOLD = 0.5
-
-#: A refill slower than that is nonsense too: one token in so many seconds.
-_LONGEST_FOR_A_TOKEN = 60.0
-
-#: Shorter waits are rounding, and could be too short to move a clock. Seconds.
-_NO_WAIT = 1e-6
+from pipeline.refill import NO_WAIT
 
 
 class Patience(msgspec.Struct, frozen=True):
@@ -61,129 +40,11 @@ class Patience(msgspec.Struct, frozen=True):
     probe_waits: tuple[float, ...] = (5.0, 10.0, 20.0, 40.0)
 
 
-class TokenBucket:
-    """What is known of one bucket, and how much of it is ours to spend.
-
-    Two levels are kept. `own` is our share: it starts at `share` of the capacity and grows with
-    `share` of the refill, whatever the server says. `seen` is the server's bucket as far as its
-    headers tell. A request needs a token of both. The refill is taken as continuous; if it comes in
-    whole steps, the headers and at most one refusal a step put `seen` right.
-
-    All times are seconds on the caller's clock; a clock that steps back is taken as standing still.
-    """
-
-    def __init__(self, now: float, *, share: float = 0.9) -> None:
-        self.capacity, self.refill_rate, self.refill_duration = (
-            CAPACITY,
-            REFILL_RATE,
-            REFILL_DURATION,
-        )
-        self.share = share
-        self.own = max(1.0, self.capacity * share)
-        self.seen = self.capacity
-        self.held_until = float("-inf")
-        self._largest = self.capacity
-        self._updated_at = now
-        self._sampled_at = float("-inf")
-        self._repeats = 0
-
-    @property
-    def rate(self) -> float:
-        """Tokens a second that the server puts back."""
-        return self.refill_rate / self.refill_duration
-
-    @property
-    def is_probing(self) -> bool:
-        """Whether the last word was a refusal: one request at a time finds out if it holds."""
-        return self._repeats > 0
-
-    def wait(self, now: float) -> float:
-        """Seconds until the next request may be sent; 0.0 means now."""
-        self._refill(now)
-        own = (1.0 - self.own) / (self.rate * self.share)
-        seen = (1.0 - self.seen) / self.rate
-        wait = max(self.held_until - now, own, seen)
-        return wait if wait > _NO_WAIT else 0.0
-
-    def take(self, now: float) -> None:
-        """Spend one token; only after `wait` said 0.0."""
-        self._refill(now)
-        self.own -= 1.0
-        self.seen -= 1.0
-
-    def answered(
-        self, now: float, sent_at: float, limit: int | None, remaining: int | None, in_flight: int
-    ) -> None:
-        """Learn from an answer's headers; `in_flight` counts the project's other requests."""
-        self._refill(now)
-        if sent_at >= self.held_until:
-            self._repeats = 0
-        if limit is not None:
-            self._learn_capacity(float(limit))
-        if remaining is None or remaining > self.capacity or limit == 0:
-            return
-        room = float(remaining - in_flight)
-        if sent_at >= self._sampled_at:
-            self._sampled_at, self.seen = sent_at, room
-        else:
-            self.seen = min(self.seen, room)
-
-    def refused(self, now: float, sent_at: float, refusal: Refusal, jitter: float) -> None:
-        """Hold the bucket as a 429 asks, longer each time it happens in a row.
-
-        Requests sent before an earlier refusal arrived say nothing new. `jitter` is in [0, 1).
-        """
-        self._refill(now)
-        self._learn(refusal)
-        self.seen = min(self.seen, 0.0)
-        hold = max(_SHORTEST_HOLD, refusal.retry_after or 0.0)
-        if sent_at >= self.held_until:
-            if self._repeats:
-                hold = max(hold, _REPEAT_WAITS[min(self._repeats, len(_REPEAT_WAITS)) - 1])
-            self._repeats += 1
-        self.held_until = max(self.held_until, now + hold * (1.0 + jitter / 10))
-
-    def _refill(self, now: float) -> None:
-        elapsed = max(0.0, now - self._updated_at)
-        self._updated_at = now
-        most = max(1.0, self.capacity * self.share)
-        self.own = min(most, self.own + elapsed * self.rate * self.share)
-        self.seen = min(self.capacity, self.seen + elapsed * self.rate)
-
-    def _learn(self, refusal: Refusal) -> None:
-        rate, duration = refusal.refill_rate, refusal.refill_duration
-        if rate is not None and duration is not None and _is_sane_refill(rate, duration):
-            self.refill_rate, self.refill_duration = rate, duration
-        if refusal.capacity is not None:
-            self._learn_capacity(refusal.capacity)
-
-    def _learn_capacity(self, capacity: float) -> None:
-        """Take over a capacity. One larger than any before was there, full, from the start."""
-        if not _is_sane(capacity, _SANE_LIMIT):
-            return
-        new = max(0.0, capacity - self._largest)
-        self.capacity, self._largest = capacity, max(capacity, self._largest)
-        self.own = min(max(1.0, capacity * self.share), self.own + new * self.share)
-        self.seen = min(capacity, self.seen + new)
-
-
-def _is_sane(value: float, bounds: tuple[float, float]) -> bool:
-    return bounds[0] <= value <= bounds[1]
-
-
-def _is_sane_refill(rate: float, duration: float) -> bool:
-    return (
-        _is_sane(rate, _SANE_LIMIT)
-        and _is_sane(duration, _SANE_DURATION)
-        and duration / rate <= _LONGEST_FOR_A_TOKEN
-    )
-
-
 class Turn(msgspec.Struct, frozen=True):
     """The right to send one request for a project; give it back with `Governor.release`."""
 
     project: "Project"
-    at: float
+    sent: Sent
 
 
 class Project:
@@ -205,7 +66,7 @@ class Project:
     def wait(self, now: float) -> float:
         """Seconds until this project may send again; 0.0 means now."""
         held = self._held_until - now
-        return max(held if held > _NO_WAIT else 0.0, self.bucket.wait(now))
+        return max(held if held > NO_WAIT else 0.0, self.bucket.wait(now, self.in_flight))
 
     def slots(self, fair: int) -> int:
         """How many requests may be in flight: `fair`, or one while the project is being probed."""
@@ -218,9 +79,9 @@ class Project:
         self._held_until = float("-inf")
         self._refused_since = None
 
-    def refused(self, now: float, sent_at: float, failure: Failure, jitter: float) -> None:
+    def refused(self, now: float, sent: Sent, failure: Failure, jitter: float) -> None:
         """A 429: hold the bucket; give the project up when it has refused for too long."""
-        self.bucket.refused(now, sent_at, failure.refusal or Refusal(), jitter)
+        self.bucket.refused(now, sent, failure.refusal or Refusal(), jitter)
         self._refused_since = now if self._refused_since is None else self._refused_since
         free_at = now + self.bucket.wait(now)
         if free_at - self._refused_since > self._patience.refused:
@@ -318,6 +179,10 @@ class Governor:
             self._learn(turn, now, reply, answer)
         self._end(project)
 
+    def learn_limits(self, group_id: str, limits: Limits) -> None:
+        """Begin with what Atlas tells of this project's bucket, instead of what is documented."""
+        self._project(group_id).bucket.learn_limits(self._now(), limits)
+
     async def pause(self, within: float) -> None:
         """Give no more turns; wait until none is out, or for `within` seconds."""
         self._is_paused = True
@@ -341,13 +206,13 @@ class Governor:
     def _learn(self, turn: Turn, now: float, reply: Reply, answer: Checkpoint | Failure) -> None:
         project = turn.project
         if isinstance(answer, Failure) and answer.kind is FailureKind.THROTTLED:
-            project.refused(now, turn.at, answer, self._jitter())
+            project.refused(now, turn.sent, answer, self._jitter())
         elif isinstance(answer, Failure) and answer.is_transient:
             project.failed(now, answer)
         else:
             project.succeeded()
             limit, remaining = read_limit(reply)
-            project.bucket.answered(now, turn.at, limit, remaining, project.in_flight - 1)
+            project.bucket.answered(now, turn.sent, limit, remaining, project.in_flight - 1)
         if project.closed is not None:
             self._dismiss(project, project.closed)
 
@@ -418,7 +283,7 @@ class Governor:
         while self._sleeping:
             at, serial, project = self._sleeping[0]
             is_void = project.asleep != serial
-            if at > now + _NO_WAIT and not is_void:
+            if at > now + NO_WAIT and not is_void:
                 return
             heapq.heappop(self._sleeping)
             if not is_void:
@@ -443,19 +308,21 @@ class Governor:
         waiter = self._next_waiter(project)
         if waiter.done():  # cancelled, and has not had its step yet
             return
-        project.bucket.take(now)
+        sent = project.bucket.take(now, project.in_flight)
         project.in_flight += 1
         self.in_flight += 1
         self._idle.clear()
-        waiter.set_result(Turn(project, now))
+        waiter.set_result(Turn(project, sent))
 
     def _set_timer(self) -> None:
+        at = self._sleeping[0][0] if self._sleeping and not self._is_paused else None
         if self._timer is not None:
+            if self._timer.when() == at and not self._timer.cancelled():
+                return
             self._timer.cancel()
             self._timer = None
-        if self._sleeping and not self._is_paused:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_at(self._sleeping[0][0], self._give_turns)
+        if at is not None:
+            self._timer = asyncio.get_running_loop().call_at(at, self._give_turns)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -8,7 +8,7 @@ is promise less than the buckets allow.
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,34 +16,21 @@ from typing import Literal
 
 import msgspec
 
-from pipeline.atlas import (
-    Limits,
-    limits_request,
-    preliminary_request,
-    read_limits,
-    read_preliminary,
-)
+from pipeline.atlas import Limits, preliminary_request, read_preliminary
 from pipeline.errors import AtlasUnavailable, CredentialsRefused
-from pipeline.fetch import Transport
+from pipeline.fetch import Transport, unrecorded
 from pipeline.intake import keep_input, load_input
 from pipeline.journal import Journal
-from pipeline.limits import CAPACITY, REFILL_DURATION, REFILL_RATE
 from pipeline.listing import request_count
 from pipeline.outcomes import RUN_ENDING_KINDS, Failure, FailureKind
+from pipeline.quota import ask_limits, worth_asking
+from pipeline.refill import DOCUMENTED
 
 log = logging.getLogger(__name__)
-
-DOCUMENTED = Limits(CAPACITY, REFILL_RATE, REFILL_DURATION)
 
 #: How long one answer is taken to last, in seconds. Nine in ten recorded ones took no longer, half
 #: of them less than 0.1.
 LATENCY_S = 0.2
-
-#: A project with fewer triples than this is over before its limits matter.
-_WORTH_ASKING = 100
-
-#: Limits are asked for so many projects at most: the user's bucket holds 300 tokens.
-_MOST_ASKED = 200
 
 _SHOWN_PROJECTS, _SHOWN_BAD_LINES = 20, 10
 
@@ -257,33 +244,17 @@ def _projects(journal: Journal) -> tuple[Clusters, ...]:
     )
 
 
-async def ask_limits(transport: Transport, found: Read) -> dict[str, Limits]:
+async def tell_limits(transport: Transport, found: Read) -> dict[str, Limits]:
     """Ask Atlas for the limits of the larger projects; gives those that it told, by project.
 
     Raises `CredentialsRefused` or `AtlasUnavailable` when Atlas lets nobody ask anything.
     """
-    reply = await transport.send(preliminary_request())
-    failure = read_preliminary(reply)
+    failure = read_preliminary(await transport.send(preliminary_request()))
     if failure is not None:
         _check(failure)
     sizes = {one.group_id: sum(one.triple_counts) for one in found.projects}
-    worth = [group_id for group_id, count in sizes.items() if count > _WORTH_ASKING]
-    worth.sort(key=lambda group_id: -sizes[group_id])
-    return await _limits(transport, worth[:_MOST_ASKED])
-
-
-async def _limits(transport: Transport, group_ids: Iterable[str]) -> dict[str, Limits]:
-    """Ask one after the other; a refusal ends the asking, for it is everybody's."""
-    told: dict[str, Limits] = {}
-    for group_id in group_ids:
-        limits = read_limits(await transport.send(limits_request(group_id)))
-        if isinstance(limits, Limits):
-            if _is_sane(limits):
-                told[group_id] = limits
-        elif not limits.is_transient and limits.kind is not FailureKind.PROJECT_NOT_FOUND:
-            log.warning("rate limits are not told (%s); the documented ones are taken", limits)
-            break
-    return told
+    told = await ask_limits(transport, unrecorded, worth_asking(sizes))
+    return {group_id: limits for group_id, limits in told.items() if _is_sane(limits)}
 
 
 def _is_sane(limits: Limits) -> bool:

@@ -359,7 +359,7 @@ REPLIES = Table(
     (
         _required("run_id", "string", "the run"),
         _required("reply_id", "int64", "number in the order of arrival"),
-        _required("purpose", "string", "checkpoint, or preliminary"),
+        _required("purpose", "string", "checkpoint, preliminary, or limits"),
         Column("group_id", "string", "the triple it was asked for"),
         Column("cluster_name", "string", "the triple it was asked for"),
         Column("checkpoint_id", "string", "the triple it was asked for"),

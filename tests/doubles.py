@@ -77,6 +77,14 @@ def refused(*parameters: Any, **headers: str) -> Reply:
     return reply(429, document if parameters else None, named)
 
 
+def limits(capacity: float = 1200, rate: float = 500, duration: float = 60) -> Reply:
+    """A project's rate limits as the resource tells them."""
+    numbers = {"capacity": capacity, "refillRate": rate, "refillDurationSeconds": duration}
+    values = {name: {"value": value, "defaultValue": 1} for name, value in numbers.items()}
+    told = {"endpointSetName": "Legacy Backup", "scope": "GROUP", **values}
+    return reply(200, {"results": [told]})
+
+
 def good(request: Request, **headers: str) -> Reply:
     """The checkpoint that was asked for."""
     parts = request.path.partition("?")[0].split("/")
@@ -155,9 +163,11 @@ def always(found: Reply, latency: float = 0.1) -> Player:
     return player
 
 
-def bucketed(rules: BucketRules, latency: float = 0.1) -> Player:
-    """A project as the simulator's token bucket would have it, in virtual time."""
-    buckets = Buckets(rules, lambda: asyncio.get_running_loop().time())
+def bucketed(
+    rules: BucketRules, latency: float = 0.1, clock: Callable[[], float] | None = None
+) -> Player:
+    """A project as the simulator's token bucket would have it, in virtual time or by `clock`."""
+    buckets = Buckets(rules, clock or (lambda: asyncio.get_running_loop().time()))
 
     async def player(request: Request) -> Reply:
         await asyncio.sleep(latency / 2)
@@ -183,6 +193,7 @@ class Notebook:
 
     def __init__(self) -> None:
         self.kinds: list[FailureKind | None] = []
+        self.purposes: list[str] = []
         self.triples: list[int | None] = []
 
     def __call__(
@@ -194,5 +205,6 @@ class Notebook:
         triple_id: int | None = None,
     ) -> int:
         self.kinds.append(kind)
+        self.purposes.append(purpose)
         self.triples.append(triple_id)
         return len(self.kinds)

@@ -7,22 +7,26 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from pipeline.atlas import Reply, Request
 from pipeline.collect import Asking, Collector
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
 from pipeline.journal import Answered, Journal
 from pipeline.outcomes import FailureKind, Outcome
+from pipeline.simulator.buckets import BucketRules
 from pipeline.triples import Triple
 from tests.doubles import (
     Player,
     Served,
     always,
     answered,
+    bucketed,
     error,
     good,
     group,
     hanging,
+    limits,
     ref,
     refused,
     reply,
@@ -36,11 +40,19 @@ LISTED = error(403, "IP_ADDRESS_NOT_ON_ACCESS_LIST")
 
 
 class Atlas(Served):
-    """Projects as they are played, and a preliminary call that is answered as it is told."""
+    """Projects as they are played; a preliminary call and limits that are answered as told."""
 
-    def __init__(self, preliminary: Player | None = None, **players: Player) -> None:
+    def __init__(
+        self, preliminary: Player | None = None, limits: Player | None = None, **players: Player
+    ) -> None:
         super().__init__(**players)
         self.players[""] = preliminary or always(reply(200, {"results": []}))
+        self.players["limits"] = limits or always(error(403))
+
+    async def send(self, request: Request) -> Reply:
+        is_about_limits = "/rateLimits" in request.path
+        about = structs.replace(request, group_id="limits") if is_about_limits else request
+        return await super().send(about)
 
     @property
     def preliminaries(self) -> int:
@@ -48,7 +60,7 @@ class Atlas(Served):
 
     @property
     def asked(self) -> int:
-        return self.total - self.preliminaries
+        return self.total - self.preliminaries - len(self.sent["limits"])
 
 
 @pytest.fixture
@@ -237,6 +249,79 @@ def test_another_answer_decides_nothing(journal: Journal, answer: Reply) -> None
     assert (atlas.preliminaries, kinds(journal)) == (1, {None: 5})
 
 
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_limits_are_read_where_they_are_worth_a_request(journal: Journal) -> None:
+    """A project with over a hundred triples begins with its own bucket; the reply is kept."""
+    load(journal, p1=150, p2=100)
+    atlas = Atlas(
+        limits=always(limits(capacity=40, rate=500)),
+        p1=bucketed(BucketRules(capacity=40, refill_rate=500, headers=False)),
+    )
+    collect(atlas, journal)
+    about = [each for each in stored(journal) if each.purpose == "limits"]
+
+    assert kinds(journal) == {None: 250}
+    assert [each.path.partition("?")[2] for each in about] == [
+        f"groupId={group(1)}&name=Legacy%20Backup"
+    ]
+    assert about[0].failure_kind is None
+    assert atlas.statuses[429] <= 1  # without the limits some thirty were on their way
+
+
+def test_what_was_answered_before_makes_no_limits_worth_reading(journal: Journal) -> None:
+    load(journal, p1=150)
+    collect(Atlas(p1=changing((0, good), (0.3, error(503)))), journal)
+    open_ones = sum(journal.pending_counts().values())
+    atlas = Atlas()
+    collect(atlas, journal)
+
+    assert 0 < open_ones <= 100
+    assert atlas.sent["limits"] == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [error(403), error(401), error(404), error(429), error(500), trouble(K.CUT), reply(200)],
+)
+def test_limits_that_are_not_told_end_nothing(journal: Journal, answer: Reply) -> None:
+    """The credentials of the run were tried before: this is the resource's own refusal."""
+    load(journal, p1=150)
+    atlas = Atlas(limits=always(answer))
+    collect(atlas, journal)
+
+    assert kinds(journal) == {None: 150}
+    assert len(atlas.sent["limits"]) == 1
+
+
+def test_limits_that_are_not_answered_are_waited_for_some_seconds(journal: Journal) -> None:
+    load(journal, p1=150)
+    atlas = Atlas(limits=hanging(3600))
+    collect(atlas, journal)
+
+    asked, *_ = atlas.sent["limits"]
+    assert atlas.sent[group(1)][0] - asked == pytest.approx(10.0)
+    assert kinds(journal) == {None: 150}
+
+
+def test_a_stop_is_heard_while_limits_are_read(journal: Journal) -> None:
+    load(journal, p1=150)
+    atlas = Atlas(limits=hanging())
+
+    async def main() -> float:
+        begun = Run(atlas, journal)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(5)
+        at = now()
+        begun.collector.stop()
+        await running
+        return now() - at
+
+    assert run(main()) == 0.0
+    assert atlas.asked == 0
+
+
 # ── refused in the middle ────────────────────────────────────────────────────────────────────────
 
 
@@ -418,7 +503,7 @@ def test_a_project_that_stays_down_keeps_what_it_answered(journal: Journal) -> N
     asked = {
         (each.group_id, each.cluster_name, each.checkpoint_id)
         for each in stored(journal)
-        if each.failure_kind
+        if each.failure_kind and each.checkpoint_id
     }
 
     replied = {about for about, answer in found.items() if answer.reply} - {ref(0, 2)}

@@ -212,7 +212,6 @@ def test_age_is_the_ids_whatever_started_says() -> None:
         (error(404, "CHECKPOINT_NOT_SUPPORTED"), FailureKind.NOT_FOUND),
         (error(500), FailureKind.SERVER_ERROR),
         (trouble(FailureKind.TIMED_OUT), FailureKind.TIMED_OUT),
-        (refused(retry_after="3600"), FailureKind.THROTTLED),
         (error(401), FailureKind.UNAUTHENTICATED),
     ],
 )
@@ -231,6 +230,16 @@ def test_a_place_that_cannot_be_listed_is_a_bad_line(
     assert bad[0].line == len(lines)
     assert "not listed: " in str(bad[0])
     assert lines[-1].startswith(f"{group(2)},{'' if level == 'project' else 'archive'},")
+
+
+def test_a_bucket_that_is_empty_for_hours_is_that_of_all_clusters() -> None:
+    """Each is named, and the other projects' are there."""
+    throttled: Any = {"archive": refused(retry_after="3600"), "orders": [checkpoint(1)]}
+    found, lines = walk(Atlas({**SMALL, 2: throttled}))
+    triples, bad = read_again(lines)
+
+    assert [place.failure.kind for place in found.unlisted] == [FailureKind.THROTTLED] * 2
+    assert (len(triples), len(bad)) == (1, 2)
 
 
 def test_a_page_that_fails_leaves_the_pages_before_it() -> None:

@@ -258,6 +258,20 @@ def test_facts_are_kept(tmp_path: Path) -> None:
 # ── asking and answering ─────────────────────────────────────────────────────────────────────────
 
 
+def test_what_is_pending_is_counted_by_project(journal: Journal) -> None:
+    """Answered for good or not: as long as the queues are, and without those that are empty."""
+    journal.load_input(triple(n, n, project=1 + n % 3) for n in range(30))
+    one, two, _ = queued(journal.pending()).values()
+    for item in (*one, two[0]):
+        settle_with(journal, item, None)
+    settle_with(journal, two[1], FailureKind.TIMED_OUT)
+
+    assert journal.pending_counts() == {group(2): 9, group(3): 10}
+    assert journal.pending_counts() == {
+        group_id: len(items) for group_id, items in queued(journal.pending()).items()
+    }
+
+
 def test_queues_are_by_project_and_read_on(journal: Journal) -> None:
     """More than one page of them, complete, each once, while answers are written."""
     journal.load_input(triple(n, n, project=1 + n % 3) for n in range(2400))

@@ -315,14 +315,19 @@ class Governor:
         waiter.set_result(Turn(project, sent))
 
     def _set_timer(self) -> None:
+        """Be called when the first of the sleeping may send; mostly that has not changed."""
         at = self._sleeping[0][0] if self._sleeping and not self._is_paused else None
         if self._timer is not None:
-            if self._timer.when() == at and not self._timer.cancelled():
+            if self._timer.when() == at:
                 return
             self._timer.cancel()
             self._timer = None
         if at is not None:
-            self._timer = asyncio.get_running_loop().call_at(at, self._give_turns)
+            self._timer = asyncio.get_running_loop().call_at(at, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._give_turns()
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -201,6 +201,16 @@ def read_reply(ref: CheckpointRef, reply: Reply) -> Checkpoint | Failure:
     return _other_checkpoint(ref, document) or read_checkpoint(document)
 
 
+def read_item(ref: CheckpointRef, raw: bytes) -> Checkpoint | None:
+    """Read what a page of a list holds for `ref`; None where that is no checkpoint about it."""
+    if (checkpoint := read_documented(ref, raw)) is not None:
+        return checkpoint
+    document = _decode(raw)
+    if not isinstance(document, dict) or not _is_checkpoint(document):
+        return None
+    return None if _other_checkpoint(ref, document) else read_checkpoint(document)
+
+
 def read_preliminary(reply: Reply) -> Failure | None:
     """Read the reply to `preliminary_request`: what stands against it, or None."""
     if reply.trouble is not None:

@@ -24,6 +24,7 @@ from pipeline.options import (
     CaFile,
     Concurrency,
     ExitZero,
+    Fetch,
     Input,
     LogFormat,
     LogFormatOption,
@@ -36,6 +37,7 @@ from pipeline.options import (
     read_audit_name,
     read_duration,
 )
+from pipeline.outcomes import FetchBy
 
 if TYPE_CHECKING:
     from pipeline.atlas import Limits
@@ -109,6 +111,7 @@ def run(
     envelope: Annotated[
         bool, typer.Option("--envelope", help="Have Atlas wrap its answers with their status.")
     ] = False,
+    fetch: Fetch = FetchBy.GET,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew even if this run was begun before.")
     ] = False,
@@ -145,7 +148,7 @@ def run(
         ca_file=ca_file,
         proxy=proxy_for(address, os.environ),
         timeout=timeout,
-        asking=Asking(concurrency, max_share, Retry(attempts), envelope),
+        asking=Asking(concurrency, max_share, Retry(attempts), envelope, fetch),
         fresh=fresh,
         strict=strict,
     )

@@ -7,7 +7,7 @@ else is an outcome of one triple.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -23,10 +23,12 @@ from pipeline.outcomes import (
     Failed,
     Failure,
     FailureKind,
+    FetchBy,
     Outcome,
 )
 from pipeline.pool import Pool, is_cancelled
 from pipeline.quota import ask_limits, worth_asking
+from pipeline.sweep import Sweeper, clusters
 
 log = logging.getLogger(__name__)
 
@@ -43,12 +45,17 @@ _UNREACHED = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
 
 
 class Asking(msgspec.Struct, frozen=True):
-    """How to ask: slots, share of each project's quota, retries, whether answers are wrapped."""
+    """How to ask: slots, share of each project's quota, retries, whether answers are wrapped.
+
+    `by` lists: triples of one cluster are answered from its list, where that needs fewer requests.
+    By `auto`, in projects that have more triples than their bucket gives out at once.
+    """
 
     concurrency: int = 64
     max_share: float = 0.9
     retry: Retry = Retry()
     envelope: bool = False
+    by: FetchBy = FetchBy.GET
 
 
 class Collector:
@@ -73,13 +80,17 @@ class Collector:
             retry=asking.retry,
             envelope=asking.envelope,
         )
+        self._by = asking.by
         self._pool = Pool(self._governor, self._settle)
+        self._sweeper = Sweeper(self._fetcher, self._settle, self._watch)
+        self._lists = Pool(self._governor, _settled_already)
         self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
         self._preparing: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Ask nothing more; `run` returns when the requests in flight have ended."""
         self._pool.stop()
+        self._lists.stop()
         if self._preparing is not None:
             self._preparing.cancel()
 
@@ -94,6 +105,7 @@ class Collector:
         except asyncio.CancelledError:
             if not self._pool.is_stopped or is_cancelled():
                 raise
+        await self._lists.run(self._sweeper.sweep, self._to_be_listed())
         await self._pool.run(self._fetcher.fetch, self._journal.pending())
         if not self._pool.is_stopped:
             self._governor.reopen()
@@ -109,6 +121,17 @@ class Collector:
         told = await ask_limits(self._transport, self._journal.record, worth)
         for group_id, limits in told.items():
             self._governor.learn_limits(group_id, limits)
+
+    def _to_be_listed(self) -> dict[str, Iterator[list[Item]]]:
+        """The clusters whose lists are worth reading, by project."""
+        if self._by is FetchBy.GET:
+            return {}
+        counts = self._journal.pending_counts()
+        return {
+            group_id: clusters(items)
+            for group_id, items in self._journal.pending().items()
+            if self._by is FetchBy.LIST or counts[group_id] > self._governor.at_once(group_id)
+        }
 
     # --- what ends a run ---
 
@@ -175,6 +198,10 @@ class Collector:
             return
         said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
         raise AtlasUnavailable(f"Atlas answered nothing that this run asked: {said}")
+
+
+async def _settled_already(_: list[Item], __: None) -> None:
+    """A sweep settles each triple as it is found."""
 
 
 def _ends_run(standing: Failure) -> bool:

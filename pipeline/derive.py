@@ -6,19 +6,21 @@ a cluster at a time, so memory does not grow with the input.
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from pipeline.atlas import read_reply
+from pipeline.atlas import read_item, read_reply
 from pipeline.bodies import read_documented
 from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.errors import ProgramFault
 from pipeline.findings import Judgement, judge
 from pipeline.intake import read_header
 from pipeline.journal import Answered, Batch, Journal, StoredReply
+from pipeline.listing import Entry, read_page
 from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
 from pipeline.report import Summary, Tally, render_html, render_markdown
@@ -101,7 +103,7 @@ def _read(row: Answered, tally: Tally) -> Answer:
         row.ref,
         row.line,
         row.labels,
-        _read_stored(row.ref, stored),
+        _read_stored(row.ref, stored, row.item),
         row.attempts,
         row.fetched_by,
         stored.received_at,
@@ -110,10 +112,27 @@ def _read(row: Answered, tally: Tally) -> Answer:
     )
 
 
-def _read_stored(ref: CheckpointRef, stored: StoredReply) -> Checkpoint | Failure:
+def _read_stored(ref: CheckpointRef, stored: StoredReply, item: int | None) -> Checkpoint | Failure:
+    if item is not None:
+        return _read_listed(ref, stored, item)
     if stored.failure_kind is None and (found := read_documented(ref, stored.body)) is not None:
         return found  # which nearly all are; the rest is read with all that the reply says
     return read_reply(ref, stored.reply())
+
+
+def _read_listed(ref: CheckpointRef, stored: StoredReply, item: int) -> Checkpoint:
+    entries = _entries(stored)
+    found = read_item(ref, bytes(entries[item].raw)) if item < len(entries) else None
+    if found is None:
+        raise ProgramFault(f"{ref} is not item {item} of reply {stored.reply_id}, a page of a list")
+    return found
+
+
+@lru_cache(maxsize=4)
+def _entries(page: StoredReply) -> tuple[Entry, ...]:
+    """The items of a page, which answer one triple after the other."""
+    entries = read_page(page.reply())
+    return () if isinstance(entries, Failure) else entries
 
 
 def _notice_announcements(stored: StoredReply, tally: Tally) -> None:

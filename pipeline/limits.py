@@ -137,7 +137,8 @@ class Governor:
         self._sleeping: list[tuple[float, int, Project]] = []
         self._waiting = 0
         self._serial = count(1)
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at: float | None = None
         self._soon: asyncio.Handle | None = None
         self._is_paused = False
         self._idle = asyncio.Event()
@@ -182,6 +183,10 @@ class Governor:
     def learn_limits(self, group_id: str, limits: Limits) -> None:
         """Begin with what Atlas tells of this project's bucket, instead of what is documented."""
         self._project(group_id).bucket.learn_limits(self._now(), limits)
+
+    def at_once(self, group_id: str) -> float:
+        """How many requests this project's bucket gives out now, as far as is known."""
+        return self._project(group_id).bucket.own
 
     async def pause(self, within: float) -> None:
         """Give no more turns; wait until none is out, or for `within` seconds."""
@@ -315,18 +320,18 @@ class Governor:
         waiter.set_result(Turn(project, sent))
 
     def _set_timer(self) -> None:
-        """Be called when the first of the sleeping may send; mostly that has not changed."""
         at = self._sleeping[0][0] if self._sleeping and not self._is_paused else None
+        if at == self._timer_at:
+            return
         if self._timer is not None:
-            if self._timer.when() == at:
-                return
             self._timer.cancel()
-            self._timer = None
-        if at is not None:
-            self._timer = asyncio.get_running_loop().call_at(at, self._ring)
+        self._timer_at = at
+        loop = asyncio.get_running_loop()
+        self._timer = None if at is None else loop.call_at(at, self._wake_up)
 
-    def _ring(self) -> None:
-        self._timer = None
+    def _wake_up(self) -> None:
+        """The timer's call; a loop of whole milliseconds may make it a little early."""
+        self._timer = self._timer_at = None
         self._give_turns()
 
     def _now(self) -> float:

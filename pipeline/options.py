@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import ConfigurationWrong
+from pipeline.outcomes import FetchBy
 
 
 class LogFormat(StrEnum):
@@ -33,6 +34,14 @@ AttemptsAtList = Annotated[
 ]
 Timeout = Annotated[float, typer.Option(min=0.1, max=3600.0, help="Seconds for a whole request.")]
 MaxShare = Annotated[float, typer.Option(min=0.01, max=1.0, help="Of each project's rate limit.")]
+Fetch = Annotated[
+    FetchBy,
+    typer.Option(
+        "--fetch",
+        help="get: each triple by itself. list: up to 500 of a cluster from its list, where that "
+        "needs fewer requests. auto: list where a project's rate limit would be waited for.",
+    ),
+]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless the exit code is not 0.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]

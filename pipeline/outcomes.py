@@ -52,6 +52,14 @@ class FailureKind(StrEnum):
     NOT_ASKED = "not_asked"
 
 
+class FetchBy(StrEnum):
+    """How triples are asked for; the first two also say what answered one."""
+
+    GET = "get"
+    LIST = "list"
+    AUTO = "auto"
+
+
 #: Atlas itself says that there is no such checkpoint.
 ABSENT_KINDS = frozenset({FailureKind.CHECKPOINT_ABSENT, FailureKind.BACKUPS_ABSENT})
 

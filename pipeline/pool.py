@@ -7,27 +7,31 @@ not by the number of triples.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from pipeline.fetch import Item
 from pipeline.limits import Governor
-from pipeline.outcomes import Outcome
 
 #: What a stop grants to the requests in flight. Seconds.
 DRAIN_S = 8.0
 
-Ask = Callable[[Item], Awaitable[Outcome]]
-Settle = Callable[[Item, Outcome], Awaitable[None]]
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
-class Pool:
+class Pool(Generic[Item, Outcome]):
     """Runs `ask` over queues of items and hands every outcome to `settle`.
 
     An exception from `settle` (or a bug in `ask`) ends the run: work in flight is let finish as for
     `stop`, then the exception is raised from `run`.
     """
 
-    def __init__(self, governor: Governor, settle: Settle, *, drain_s: float = DRAIN_S) -> None:
+    def __init__(
+        self,
+        governor: Governor,
+        settle: Callable[[Item, Outcome], Awaitable[None]],
+        *,
+        drain_s: float = DRAIN_S,
+    ) -> None:
         self._governor = governor
         self._settle = settle
         self._drain_s = drain_s
@@ -43,7 +47,9 @@ class Pool:
         """Whether work may have been left undone."""
         return self._stopping.is_set()
 
-    async def run(self, ask: Ask, queues: Mapping[str, Iterator[Item]]) -> None:
+    async def run(
+        self, ask: Callable[[Item], Awaitable[Outcome]], queues: Mapping[str, Iterator[Item]]
+    ) -> None:
         """Work off `queues`, one a project. Queues are read a little at a time."""
         if self.is_stopped:
             return
@@ -67,7 +73,7 @@ class Pool:
         if self._trouble is not None:
             raise self._trouble
 
-    async def _work(self, ask: Ask, queue: Iterator[Item]) -> None:
+    async def _work(self, ask: Callable[[Item], Awaitable[Outcome]], queue: Iterator[Item]) -> None:
         try:
             for item in queue:
                 await self._settle(item, await ask(item))

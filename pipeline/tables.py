@@ -266,8 +266,14 @@ OUTCOMES = Table(
         Column("http_status", "int32", "the true status, inside an envelope where there was one"),
         Column("error_code", "string", "Atlas's own code", "errorCode"),
         Column("error_detail", "string", "Atlas's words, or ours", "detail, reason, parameters"),
-        _required("attempts", "int32", "requests for this triple, refusals (429) not counted"),
-        _required("fetched_by", "string", "get, or none if it was never asked"),
+        _required(
+            "attempts", "int32", "requests for this triple alone, refusals (429) not counted"
+        ),
+        _required(
+            "fetched_by",
+            "string",
+            "get, list (reply_id is a page of its list), or none: never asked",
+        ),
         _required("input_line", "int64", "line of the input that named it first"),
         _required("labels", "string", "the line's other columns, JSON object of texts"),
         *_REPLY_COLUMNS,
@@ -359,7 +365,7 @@ REPLIES = Table(
     (
         _required("run_id", "string", "the run"),
         _required("reply_id", "int64", "number in the order of arrival"),
-        _required("purpose", "string", "checkpoint, preliminary, or limits"),
+        _required("purpose", "string", "checkpoint, list, preliminary, or limits"),
         Column("group_id", "string", "the triple it was asked for"),
         Column("cluster_name", "string", "the triple it was asked for"),
         Column("checkpoint_id", "string", "the triple it was asked for"),

@@ -26,6 +26,7 @@ from yarl import URL
 
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
 from pipeline.auth import Authentication, TokenUnavailable
+from pipeline.deadlines import Deadlines
 from pipeline.errors import ConfigurationWrong
 from pipeline.outcomes import FailureKind
 
@@ -56,10 +57,13 @@ class HttpTransport:
         session: aiohttp.ClientSession,
         base_url: str,
         *,
+        timeout: float = 30.0,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """`timeout` in seconds, for a whole request with its body."""
         self._session = session
-        self._base_url = base_url
+        self._base = URL(base_url)
+        self._deadlines = Deadlines(timeout)
         self._wall = wall
 
     async def send(self, request: Request) -> Reply:
@@ -68,12 +72,11 @@ class HttpTransport:
         Raises `CredentialsRefused` when the credentials end before the request is sent.
         """
         sent_at, status, headers = self._wall(), 0, dict[str, str]()
+        task = self._deadlines.begin()
         try:
             # Not `async with`: it would wait for what a GET does not have, a fifth of the time.
             response = await self._session.get(
-                URL(self._base_url + request.path, encoded=True),
-                headers={"Accept": request.accept},
-                allow_redirects=False,
+                self._url(request.path), headers={"Accept": request.accept}, allow_redirects=False
             )
             try:
                 status, headers = response.status, _chosen(response.headers)
@@ -83,9 +86,27 @@ class HttpTransport:
             return Reply(status, sent_at, self._wall(), headers, body)
         except _TooLargeError:
             trouble = FailureKind.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes"
+        except asyncio.CancelledError:
+            if not self._deadlines.cancelled_by_us(task):
+                raise
+            trouble = _read_trouble(TimeoutError())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             trouble = _read_trouble(error)
+        finally:
+            self._deadlines.end(task)
         return Reply(status, sent_at, self._wall(), headers, b"", *trouble)
+
+    def _url(self, path: str) -> URL:
+        """Put a path with its query behind the base; built of parts, so that none is parsed."""
+        base, (path, _, query) = self._base, path.partition("?")
+        return URL.build(
+            scheme=base.scheme,
+            host=base.host or "",
+            port=base.explicit_port,
+            path=base.raw_path.rstrip("/") + path,
+            query_string=query,
+            encoded=True,
+        )
 
 
 class _TooLargeError(Exception):
@@ -251,7 +272,7 @@ async def connect(
     """Open a session to Atlas; at the end revoke what the authentication holds, and close it."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=_tls(connection)),
-        timeout=aiohttp.ClientTimeout(total=connection.timeout),
+        timeout=aiohttp.ClientTimeout(total=None),  # each request has its own
         headers={"User-Agent": connection.user_agent},
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(authentication,),
@@ -259,7 +280,7 @@ async def connect(
         trust_env=False,
     ) as session:
         try:
-            yield HttpTransport(session, connection.base_url)
+            yield HttpTransport(session, connection.base_url, timeout=connection.timeout)
         finally:
             await _close(authentication, session)
 

@@ -192,9 +192,9 @@ async def _audit(
 ) -> "Published":
     from pipeline.audit import Audit
     from pipeline.stopping import Stopping
-    from pipeline.tables import leave_pandas_out
+    from pipeline.tables import only_write
 
-    leave_pandas_out()
+    only_write()
 
     def again() -> "Credentials":
         return _credentials(reread) if reread else settings.credentials

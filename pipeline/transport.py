@@ -22,6 +22,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 import aiohttp
 import msgspec
 from aiohttp import hdrs
+from multidict import istr
 from yarl import URL
 
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
@@ -82,7 +83,8 @@ class HttpTransport:
                 status, headers = response.status, _chosen(response.headers)
                 body = await _read_capped(response)
             finally:
-                response.release()  # an unread body closes the connection
+                if not response.closed:  # a body was not read to its end
+                    response.close()
             return Reply(status, sent_at, self._wall(), headers, body)
         except _TooLargeError:
             trouble = FailureKind.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes"
@@ -129,11 +131,17 @@ async def _read_capped(response: aiohttp.ClientResponse) -> bytes:
 
 def _chosen(headers: Mapping[str, str]) -> dict[str, str]:
     """Headers that are evidence; bytes that are no UTF-8, which no table could hold, as escapes."""
-    return {
-        name: headers[name].encode("utf-8", "backslashreplace").decode()
-        for name in EVIDENCE_HEADERS
-        if name in headers
-    }
+    chosen = {}
+    for name, key in _EVIDENCE:
+        value = headers.get(key)
+        if value is not None:
+            is_plain = value.isascii()
+            chosen[name] = value if is_plain else value.encode("utf-8", "backslashreplace").decode()
+    return chosen
+
+
+#: Names with the keys by which aiohttp's headers find them at once.
+_EVIDENCE = tuple((name, istr(name)) for name in EVIDENCE_HEADERS)
 
 
 def _read_trouble(error: Exception) -> tuple[FailureKind, str]:

@@ -179,6 +179,8 @@ class TokenBucket:
 
     def _advance(self, clock: float) -> float:
         """Move on to what the caller's clock shows; gives the time in here: it never steps back."""
+        if clock == self._clock:  # one moment is looked at several times over
+            return clock + self._ahead
         self._ahead += max(0.0, self._clock - clock)
         self._clock = clock
         now, stepped_at = clock + self._ahead, self.refill.stepped_at

@@ -125,7 +125,11 @@ class Fetcher:
 
     async def fetch(self, item: Item) -> Outcome:
         """Ask for `item` until there is a lasting answer or the attempts are used up."""
-        return _outcome(await self.send(self._question(item), item.attempts))
+        question = self._question(item)
+        asked = await self._send_once(question, item.attempts)
+        if self._is_worth_more(asked):
+            asked = await self._send_again(question, asked)
+        return _outcome(asked)
 
     async def ask(self, item: Item) -> Outcome:
         """Ask for `item` once; refusals are waited out and do not count."""
@@ -137,9 +141,10 @@ class Fetcher:
         `attempts` were made before; they are counted, but do not bound these.
         """
         asked = await self._send_once(question, attempts)
-        if self._retry.attempts == 1 or not _is_transient(asked):
-            return asked
-        return await self._send_again(question, asked)
+        return await self._send_again(question, asked) if self._is_worth_more(asked) else asked
+
+    def _is_worth_more(self, asked: Asked[T]) -> bool:
+        return self._retry.attempts > 1 and _is_transient(asked)
 
     def _question(self, item: Item) -> Question[Checkpoint]:
         ref = item.ref

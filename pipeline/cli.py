@@ -1,22 +1,22 @@
 """The command line: argv and environment → one command → one exit code."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline import __version__
 from pipeline.errors import ConfigurationWrong, ExitCode, OutputsUnwritable
+from pipeline.loop import run_loop
 from pipeline.options import (
     Attempts,
     AttemptsAtList,
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pipeline")
 
-T = TypeVar("T")
 ATLAS = "https://cloud.mongodb.com"
 
 app = typer.Typer(
@@ -154,25 +153,8 @@ def run(
     )
     log.info("asking %s as %s %s", address, settings.credentials.kind, settings.credentials.id)
     watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
-    published = _run(_audit(settings, watcher, reread=lambda: read_credentials(os.environ)))
+    published = run_loop(_audit(settings, watcher, reread=lambda: read_credentials(os.environ)))
     raise typer.Exit(_report(published, exit_zero=exit_zero, quiet=quiet))
-
-
-def _run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on uvloop where that is installed (the extra `speed`), else on asyncio's loop."""
-    # Millions of values are made and freed without a cycle among them; looking for cycles at every
-    # 700 of them takes a twentieth of the time.
-    gc.set_threshold(50_000, 20, 20)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(main)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        from uvloop import new_event_loop
-    except ImportError:
-        return None
-    return new_event_loop
 
 
 def _credentials(read: "Callable[[], Credentials]") -> "Credentials":
@@ -310,7 +292,7 @@ def discover(
     wanted = _wanted(project, cluster, newer_than, older_than)
     reach = _reach("discover", base_url, ca_file, timeout)
     with writing(None if to == Path("-") else to) as write:
-        found = _run(_discover(reach, concurrency, max_share, attempts, wanted, write))
+        found = run_loop(_discover(reach, concurrency, max_share, attempts, wanted, write))
     raise typer.Exit(_report_found(found))
 
 
@@ -432,7 +414,7 @@ def plan(
         log.info("%s; the documented limits are taken", "not asked" if no_ask else "no credentials")
         told = {}
     else:
-        told = _run(_ask_limits(_reach("plan", base_url, ca_file, timeout), found))
+        told = run_loop(_ask_limits(_reach("plan", base_url, ca_file, timeout), found))
     made = make_plan(found, told, Pace(concurrency, max_share))
     _print(as_json(made) if format_ is PlanFormat.JSON else as_text(made))
 
@@ -468,7 +450,7 @@ def demo(
 
     talk.set_up(log_format=log_format, quiet=quiet)
     watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
-    published = _run(_demo(input_, output_dir, watcher))
+    published = run_loop(_demo(input_, output_dir, watcher))
     log.info("exit %d means: %s", published.summary.exit_code, published.summary.exit_meaning)
     raise typer.Exit(_report(published, exit_zero=False, quiet=quiet))
 
@@ -541,7 +523,7 @@ def simulate(
         refill_duration=refill_seconds,
         shape=refill.value,
     )
-    _run(_simulate(fleet, plan, rules, port, latency))
+    run_loop(_simulate(fleet, plan, rules, port, latency))
 
 
 def _write_triples(fleet: "Fleet", plan: "FaultPlan", path: Path) -> None:

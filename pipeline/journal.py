@@ -11,11 +11,8 @@ in key order and memory need not hold the input.
 import hashlib
 import json
 import sqlite3
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -24,7 +21,7 @@ import zstandard
 
 from pipeline.atlas import Reply, Request
 from pipeline.checkpoints import CheckpointRef
-from pipeline.errors import OutputsUnwritable
+from pipeline.commits import Committer, Row, connect, transaction, writable
 from pipeline.fetch import Item
 from pipeline.outcomes import (
     UNSETTLED_KINDS,
@@ -40,9 +37,6 @@ from pipeline.triples import BadLine, Fault, Triple
 
 #: Changes with every change of the tables below; a journal of another format is not gone on with.
 FORMAT = "2"
-
-COMMIT_REPLIES = 100
-COMMIT_SECONDS = 0.25
 
 #: Triples that are read at once when deriving.
 _BATCH_TRIPLES = 500
@@ -95,6 +89,10 @@ INSERT INTO tried
 SELECT r.triple_id, count(*) FROM replies r LEFT JOIN answers a ON a.triple_id = r.triple_id
 WHERE r.triple_id IS NOT NULL AND r.kind IS NOT 'throttled' AND {condition} GROUP BY r.triple_id
 """
+_RANGES = """
+SELECT t.group_id, min(t.id), max(t.id) FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
+WHERE {condition} GROUP BY t.group_id
+"""
 _COUNT = """
 SELECT t.group_id, count(*) FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
 WHERE {condition} GROUP BY t.group_id
@@ -118,8 +116,6 @@ AND r.id IS NOT (SELECT reply_id FROM answers a WHERE a.triple_id = r.triple_id)
 _REPLIES_OF_NO_TRIPLE = f"{_REPLIES} WHERE r.triple_id IS NULL ORDER BY r.id"
 _ONE_REPLY = f"{_REPLIES} WHERE r.id = ?"
 _KEEP_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
-#: A reply and the answer it gives are two rows.
-_COMMIT_ROWS = 2 * COMMIT_REPLIES
 _SIZE_OF_REPLIES = (
     "SELECT count(*), coalesce(sum(size), 0) FROM replies WHERE triple_id BETWEEN ? AND ?"
 )
@@ -235,15 +231,15 @@ class Journal:
         Raises `OutputsUnwritable` where the file cannot be made or is no SQLite file.
         """
         self.path = path
-        with _writable(path), ExitStack() as on_failure:
-            self._db = on_failure.enter_context(closing(_connect(path)))
+        with writable(path), ExitStack() as on_failure:
+            self._db = on_failure.enter_context(closing(connect(path)))
             if not _has_tables(self._db):
                 _make_tables(self._db)
             dictionary = _dictionary(self.fact("dictionary"))
             self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
             self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
             self._pages: dict[int, StoredReply] = {}
-            self._writer = _Writer(path, dictionary)
+            self._writer = Committer(path, Packer(dictionary))
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -272,7 +268,7 @@ class Journal:
 
     def set_facts(self, **facts: str) -> None:
         """Keep facts about the run: its id, its dates, the input's header and so on."""
-        with _writable(self.path), _transaction(self._db):
+        with writable(self.path), transaction(self._db):
             self._db.executemany(_KEEP_FACT, facts.items())
 
     def tally(self) -> Tally:
@@ -293,7 +289,7 @@ class Journal:
 
     def load_input(self, lines: Iterable[Triple | BadLine]) -> None:
         """Keep every line of the input: the triples sorted, duplicates and bad lines by number."""
-        with _writable(self.path), _transaction(self._db):
+        with writable(self.path), transaction(self._db):
             self._db.execute(_STAGING)
             for line in lines:
                 self._stage(line)
@@ -334,29 +330,22 @@ class Journal:
         self.flush()
         self._count_tried()
         query = _QUEUE.format(condition=condition)
-        ranges = self._db.execute(
-            "SELECT group_id, min(id), max(id) FROM triples GROUP BY group_id"
-        )
-        queues = {group_id: self._queue(query, *ends) for group_id, *ends in ranges.fetchall()}
-        return {group_id: queue for group_id, queue in queues.items() if queue is not None}
+        ranges = self._db.execute(_RANGES.format(condition=condition))
+        return {group_id: self._queue(query, *ends) for group_id, *ends in ranges.fetchall()}
 
     def _count_tried(self) -> None:
         """Count what was asked in vain: a run killed between a reply and its answer knows it."""
         self._db.execute("CREATE TEMP TABLE IF NOT EXISTS tried (triple_id PRIMARY KEY, count)")
-        with _transaction(self._db):
+        with transaction(self._db):
             self._db.execute("DELETE FROM tried")
             self._db.execute(_COUNT_TRIED.format(condition=_IS_PENDING))
 
-    def _queue(self, query: str, first: int, last: int) -> Iterator[Item] | None:
-        """A queue over the triples of one project, which have consecutive ids; None if empty."""
-        rows = self._db.execute(query, (first, last)).fetchall()
-        return self._read_on(query, rows, last) if rows else None
-
-    def _read_on(self, query: str, rows: Sequence[Any], last: int) -> Iterator[Item]:
-        while rows:
+    def _queue(self, query: str, first: int, last: int) -> Iterator[Item]:
+        """A queue over the triples of one project, which have consecutive ids."""
+        while rows := self._db.execute(query, (first, last)).fetchall():
             for triple_id, *ref, attempts in rows:
                 yield Item(triple_id, CheckpointRef(*ref), attempts)
-            rows = self._db.execute(query, (rows[-1][0] + 1, last)).fetchall()
+            first = rows[-1][0] + 1
 
     def record(
         self,
@@ -414,7 +403,7 @@ class Journal:
 
     def batches(self) -> Iterator[Batch]:
         """Give every triple in key order, with its answer and all replies, some at a time."""
-        with _writable(self.path):
+        with writable(self.path):
             self._db.execute("CREATE INDEX IF NOT EXISTS replies_of ON replies (triple_id, size)")
         last = self._number("SELECT coalesce(max(id), 0) FROM triples")
         for first in range(1, last + 1, _BATCH_TRIPLES):
@@ -470,118 +459,22 @@ def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
     return (*key, stored.reply_id)
 
 
-_Row = tuple[Any, ...]
+class Packer:
+    """Compresses the bodies of a commit's replies together, and adds their sizes and digests."""
 
-#: Rows that one statement takes: each step of SQLite lets go of Python's lock and has to win it
-#: back from the event loop, which costs more than the step.
-_STATEMENT_ROWS = 50
-
-
-class _Writer(threading.Thread):
-    """The thread that writes: takes what was put since its last commit and commits it together."""
-
-    def __init__(self, path: Path, dictionary: zstandard.ZstdCompressionDict) -> None:
-        super().__init__(name="journal", daemon=True)
-        self._path = path
+    def __init__(self, dictionary: zstandard.ZstdCompressionDict) -> None:
         self._compressor = zstandard.ZstdCompressor(_LEVEL, dict_data=dictionary)
-        self._end = threading.Event()
-        self._db = _connect(path)
-        self._due = threading.Event()
-        self._put: deque[tuple[str, _Row] | threading.Event] = deque()
-        self._error: Exception | None = None
-        self.start()
 
-    def put(self, statement: str, row: _Row) -> None:
-        """Let one row be written; raises `OutputsUnwritable` when writing has failed before."""
-        self._raise_error()
-        self._put.append((statement, row))
-        if len(self._put) >= _COMMIT_ROWS and not self._due.is_set():
-            self._due.set()
-
-    def flush(self) -> None:
-        """Wait for a commit of all that was put."""
-        if self.is_alive():
-            committed = threading.Event()
-            self._put.append(committed)
-            self._due.set()
-            committed.wait()
-        self._raise_error()
-
-    def close(self) -> None:
-        """Commit and end the thread."""
-        if self.is_alive():
-            self._put.append(self._end)
-            self._due.set()
-            self.join()
-        self._raise_error()
-
-    def _raise_error(self) -> None:
-        if self._error is not None:
-            raise _unwritable(self._path, self._error) from self._error
-
-    def run(self) -> None:
-        """Write until told to end; after an error only let nobody wait in vain."""
-        words: list[threading.Event] = []
-        while self._end not in words:
-            self._due.wait(COMMIT_SECONDS)
-            self._due.clear()
-            rows, words = self._take()
-            if rows and self._error is None:
-                self._try_commit(rows)
-            for word in words:
-                word.set()
-        self._db.close()
-
-    def _take(self) -> tuple[dict[str, list[_Row]], list[threading.Event]]:
-        """Take the rows of the next commit by statement, and who waits for it."""
-        rows: dict[str, list[_Row]] = {}
-        words: list[threading.Event] = []
-        for _ in range(len(self._put)):
-            taken = self._put.popleft()
-            if isinstance(taken, threading.Event):
-                words.append(taken)
-            else:
-                rows.setdefault(taken[0], []).append(taken[1])
-        return rows, words
-
-    def _try_commit(self, rows: Mapping[str, Sequence[_Row]]) -> None:
-        try:
-            with _transaction(self._db):
-                for statement, these in rows.items():
-                    packed = self._packed(these) if statement is _KEEP_REPLIES else these
-                    _insert(self._db, statement, packed)
-        except Exception as error:  # noqa: BLE001 - raised where the next row is put
-            self._error = error
-
-    def _packed(self, rows: Sequence[_Row]) -> list[_Row]:
-        """Replies with their bodies compressed, all at once, and the bodies' sizes and digests."""
+    def __call__(self, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
+        """Pack replies; other rows are stored as they are."""
+        if statement is not _KEEP_REPLIES:
+            return rows
         bodies = [row[-1] for row in rows]
         frames = self._compressor.multi_compress_to_buffer([*bodies, b"."])  # not all may be empty
         return [
             (*row[:-1], frames[n].tobytes(), len(body), hashlib.sha256(body).hexdigest())
             for n, (row, body) in enumerate(zip(rows, bodies, strict=True))
         ]
-
-
-def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[_Row]) -> None:
-    """Write rows in their order, many with one statement."""
-    one = f"({', '.join('?' * len(rows[0]))})"
-    many = statement.format(", ".join([one] * _STATEMENT_ROWS))
-    whole = len(rows) - len(rows) % _STATEMENT_ROWS
-    for first in range(0, whole, _STATEMENT_ROWS):
-        db.execute(many, list(chain.from_iterable(rows[first : first + _STATEMENT_ROWS])))
-    db.executemany(statement.format(one), rows[whole:])
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
-    try:
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
 
 
 def _has_tables(db: sqlite3.Connection) -> bool:
@@ -591,7 +484,7 @@ def _has_tables(db: sqlite3.Connection) -> bool:
 
 def _make_tables(db: sqlite3.Connection) -> None:
     """Make all of them or none: a start that is killed here must not leave half a journal."""
-    with _transaction(db):
+    with transaction(db):
         for statement in filter(str.strip, _SCHEMA.split(";")):
             db.execute(statement)
         facts = {"format": FORMAT, "dictionary": _COMMON_BODY.decode()}
@@ -600,30 +493,6 @@ def _make_tables(db: sqlite3.Connection) -> None:
 
 def _dictionary(common: str) -> zstandard.ZstdCompressionDict:
     return zstandard.ZstdCompressionDict(common.encode(), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-
-
-@contextmanager
-def _transaction(db: sqlite3.Connection) -> Iterator[None]:
-    db.execute("BEGIN")
-    try:
-        yield
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:  # a full disk makes SQLite roll back by itself
-            db.execute("ROLLBACK")
-        raise
-
-
-@contextmanager
-def _writable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: Exception) -> OutputsUnwritable:
-    return OutputsUnwritable(f"the journal {path} cannot be written: {error}")
 
 
 def _quoted(kinds: Iterable[FailureKind]) -> str:

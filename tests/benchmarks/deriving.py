@@ -9,7 +9,6 @@ what comes after asking is timed. The first run's is not: it also loads the libr
 Prints one line of JSON a repetition: seconds of CPU, seconds, passes.
 """
 
-import asyncio
 import json
 import os
 import shutil
@@ -19,6 +18,8 @@ from pathlib import Path
 
 from pipeline.audit import Audit, Settings, Watcher
 from pipeline.auth import Credentials, Kind
+from pipeline.loop import run_loop
+from pipeline.tables import only_write
 from tests.benchmarks.lineup import CLIENT_ID, CLIENT_SECRET
 
 _NAME = "derive"
@@ -50,7 +51,7 @@ def derive(source: str, output_dir: Path, copy: Path) -> dict[str, float]:
         credentials=Credentials(Kind.SERVICE_ACCOUNT, CLIENT_ID, CLIENT_SECRET),
         base_url=os.environ["MONGODB_ATLAS_BASE_URL"],
     )
-    published = asyncio.run(Audit(settings, watcher=stopwatch).run())
+    published = run_loop(Audit(settings, watcher=stopwatch).run())
     return {
         "cpu_s": time.process_time() - stopwatch.cpu_s,
         "wall_s": time.perf_counter() - stopwatch.wall_s,
@@ -62,6 +63,7 @@ def main() -> None:
     """Collect once, derive as often as asked."""
     source, folder, repeat = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     copy = folder / "journal"
+    only_write()  # as the command does
     derive(source, folder / "first", copy)
     for number in range(repeat):
         output_dir = folder / str(number)

@@ -1,0 +1,155 @@
+"""Commits: the thread that writes a journal, and how its SQLite file is opened.
+
+Rows are put at any time and written together: every 100 replies or 250 ms, in a thread of its own,
+with `synchronous=FULL`. What was put since the last commit is what a killed process loses.
+"""
+
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OutputsUnwritable
+
+COMMIT_REPLIES = 100
+COMMIT_SECONDS = 0.25
+
+#: A reply and the answer it gives are two rows.
+COMMIT_ROWS = 2 * COMMIT_REPLIES
+
+Row = tuple[Any, ...]
+Pack = Callable[[str, Sequence[Row]], Sequence[Row]]
+
+#: Rows that one statement takes: each step of SQLite lets go of Python's lock and has to win it
+#: back from the event loop, which costs more than the step.
+_STATEMENT_ROWS = 50
+
+
+class Committer(threading.Thread):
+    """The thread that writes: takes what was put since its last commit and commits it together."""
+
+    def __init__(self, path: Path, pack: Pack) -> None:
+        """`pack` turns rows, as they were put for a statement, into what is stored."""
+        super().__init__(name="journal", daemon=True)
+        self._path = path
+        self._pack = pack
+        self._end = threading.Event()
+        self._db = connect(path)
+        self._due = threading.Event()
+        self._put: deque[tuple[str, Row] | threading.Event] = deque()
+        self._error: Exception | None = None
+        self.start()
+
+    def put(self, statement: str, row: Row) -> None:
+        """Let one row be written; raises `OutputsUnwritable` when writing has failed before."""
+        self._raise_error()
+        self._put.append((statement, row))
+        if len(self._put) >= COMMIT_ROWS and not self._due.is_set():
+            self._due.set()
+
+    def flush(self) -> None:
+        """Wait for a commit of all that was put."""
+        if self.is_alive():
+            committed = threading.Event()
+            self._put.append(committed)
+            self._due.set()
+            committed.wait()
+        self._raise_error()
+
+    def close(self) -> None:
+        """Commit and end the thread."""
+        if self.is_alive():
+            self._put.append(self._end)
+            self._due.set()
+            self.join()
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise unwritable(self._path, self._error) from self._error
+
+    def run(self) -> None:
+        """Write until told to end; after an error only let nobody wait in vain."""
+        words: list[threading.Event] = []
+        while self._end not in words:
+            self._due.wait(COMMIT_SECONDS)
+            self._due.clear()
+            rows, words = self._take()
+            if rows and self._error is None:
+                self._try_commit(rows)
+            for word in words:
+                word.set()
+        self._db.close()
+
+    def _take(self) -> tuple[dict[str, list[Row]], list[threading.Event]]:
+        """Take the rows of the next commit by statement, and who waits for it."""
+        rows: dict[str, list[Row]] = {}
+        words: list[threading.Event] = []
+        for _ in range(len(self._put)):
+            taken = self._put.popleft()
+            if isinstance(taken, threading.Event):
+                words.append(taken)
+            else:
+                rows.setdefault(taken[0], []).append(taken[1])
+        return rows, words
+
+    def _try_commit(self, rows: Mapping[str, Sequence[Row]]) -> None:
+        try:
+            with transaction(self._db):
+                for statement, these in rows.items():
+                    _insert(self._db, statement, self._pack(statement, these))
+        except Exception as error:  # noqa: BLE001 - raised where the next row is put
+            self._error = error
+
+
+def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
+    """Write rows in their order, many with one statement."""
+    one = f"({', '.join('?' * len(rows[0]))})"
+    many = statement.format(", ".join([one] * _STATEMENT_ROWS))
+    whole = len(rows) - len(rows) % _STATEMENT_ROWS
+    for first in range(0, whole, _STATEMENT_ROWS):
+        db.execute(many, list(chain.from_iterable(rows[first : first + _STATEMENT_ROWS])))
+    db.executemany(statement.format(one), rows[whole:])
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file so that what is committed is on disk; raises `sqlite3.Error`."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=30)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All that is written inside, or none of it."""
+    db.execute("BEGIN")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk makes SQLite roll back by itself
+            db.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def writable(path: Path) -> Iterator[None]:
+    """Tell trouble with the file as `OutputsUnwritable`."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: Path, error: Exception) -> OutputsUnwritable:
+    """Say what stands against writing a journal."""
+    return OutputsUnwritable(f"the journal {path} cannot be written: {error}")

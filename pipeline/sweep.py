@@ -41,20 +41,23 @@ class Sweeper:
     async def sweep(self, items: Sequence[Item]) -> None:
         """Read the list of one cluster until its `items` are answered, or it ends, or costs more.
 
-        Before each page it may turn out that what is still open needs no more requests by itself
-        than pages were read; so the worst case is twice the requests of single ones.
+        It costs more once as many pages were read as there are items, or as many in a row answered
+        none as are still open. So the worst case is twice the requests of single ones.
         """
         wanted = {item.ref.checkpoint_id: item for item in items}
         listing = Listing.checkpoints(items[0].ref.group_id, items[0].ref.cluster_name)
-        pages = 0
-        while pages < len(wanted) and (request := listing.request) is not None:
+        pages = idle = 0
+        while (
+            pages < len(items) and idle < len(wanted) and (request := listing.request) is not None
+        ):
             question = Question(request, "list", listing.read, items[0].ref.group_id)
             asked = await self._fetcher.send(question)
             if isinstance(asked.answer, Failure):
                 await self._watch(items[0], asked.answer)
                 return
-            pages += 1
+            open_before, pages = len(wanted), pages + 1
             await self._answer(wanted, asked.answer, asked)
+            idle = idle + 1 if len(wanted) == open_before else 0
 
     async def _answer(
         self, wanted: dict[str, Item], page: Sequence[Entry], asked: Asked[tuple[Entry, ...]]

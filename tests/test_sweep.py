@@ -261,7 +261,7 @@ def test_lists_never_cost_more_than_twice_the_single_requests(
 def test_a_list_that_shifts_while_it_is_read_loses_nothing(
     tmp_path_factory: pytest.TempPathFactory, gone: list[int]
 ) -> None:
-    """Checkpoints at its head go while the pages are read; what stays is answered from pages."""
+    """Checkpoints at its head go while the pages are read; all are answered, nothing by chance."""
     listed = [checkpoint(number) for number in reversed(range(2000))]
     steps = iter(gone)
 
@@ -274,6 +274,15 @@ def test_a_list_that_shifts_while_it_is_read_loses_nothing(
         atlas = Atlas(listed, page=page)
         collect(atlas, journal)
 
-        left = {each["id"] for each in atlas.listed}
-        for each in answered(journal):
-            assert each.fetched_by == ("list" if each.ref.checkpoint_id in left else "get")
+        assert sum(ways(journal).values()) == 200
+        assert kinds(journal) == {None}
+        assert atlas.asked["get"] == ways(journal).get("get", 0)
+
+
+def test_reading_on_ends_when_it_brings_nothing(journal: Journal) -> None:
+    """Two are not in the list: two pages in a row without any are as dear as asking for them."""
+    load(journal, *range(100), 8000, 9000)
+    atlas = Atlas([checkpoint(number) for number in range(5000)])
+    collect(atlas, journal)
+
+    assert (atlas.asked["list"], atlas.asked["get"]) == (3, 2)

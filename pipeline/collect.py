@@ -26,7 +26,7 @@ from pipeline.outcomes import (
     FetchBy,
     Outcome,
 )
-from pipeline.pool import Pool, is_cancelled
+from pipeline.pool import Pool, Stage, is_cancelled
 from pipeline.quota import ask_limits, worth_asking
 from pipeline.sweep import Sweeper, clusters
 
@@ -40,6 +40,12 @@ _PRELIMINARY_PATIENCE = 25.0
 
 #: For how long what it said counts for a project whose requests are answered 401. Seconds.
 _STANDING_COUNTS = 60.0
+
+#: Lists of one project that are read at a time; each holds a cluster's triples in memory.
+_SWEEPERS = 4
+
+#: What a page of a list answers, taken low: by lists a project costs so many times fewer requests.
+_TRIPLES_A_PAGE = 250
 
 _UNREACHED = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
 
@@ -83,14 +89,12 @@ class Collector:
         self._by = asking.by
         self._pool = Pool(self._governor, self._settle)
         self._sweeper = Sweeper(self._fetcher, self._settle, self._watch)
-        self._lists = Pool(self._governor, _settled_already)
         self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
         self._preparing: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
         """Ask nothing more; `run` returns when the requests in flight have ended."""
         self._pool.stop()
-        self._lists.stop()
         if self._preparing is not None:
             self._preparing.cancel()
 
@@ -105,8 +109,7 @@ class Collector:
         except asyncio.CancelledError:
             if not self._pool.is_stopped or is_cancelled():
                 raise
-        await self._lists.run(self._sweeper.sweep, self._to_be_listed())
-        await self._pool.run(self._fetcher.fetch, self._journal.pending())
+        await self._pool.run_chains(self._chains())
         if not self._pool.is_stopped:
             self._governor.reopen()
             again = TRANSIENT_KINDS | {FailureKind.NOT_ASKED, FailureKind.UNAUTHENTICATED}
@@ -117,21 +120,35 @@ class Collector:
 
     async def _prepare(self) -> None:
         await self._check_standing()
-        worth = worth_asking(self._journal.pending_counts())
+        counts = self._journal.pending_counts()
+        if self._by is FetchBy.LIST:
+            counts = {group_id: count // _TRIPLES_A_PAGE for group_id, count in counts.items()}
+        worth = worth_asking(counts)
         told = await ask_limits(self._transport, self._journal.record, worth)
         for group_id, limits in told.items():
             self._governor.learn_limits(group_id, limits)
 
-    def _to_be_listed(self) -> dict[str, Iterator[list[Item]]]:
-        """The clusters whose lists are worth reading, by project."""
-        if self._by is FetchBy.GET:
-            return {}
-        counts = self._journal.pending_counts()
+    def _chains(self) -> dict[str, Iterator[Stage]]:
+        """What is done for each project: its lists where they are worth it, then what is left."""
+        listed = {} if self._by is FetchBy.GET else self._journal.pending()
+        counts = {} if self._by is FetchBy.GET else self._journal.pending_counts()
         return {
-            group_id: clusters(items)
+            group_id: self._stages(group_id, counts.get(group_id, 0), listed.get(group_id), items)
             for group_id, items in self._journal.pending().items()
-            if self._by is FetchBy.LIST or counts[group_id] > self._governor.at_once(group_id)
         }
+
+    def _stages(
+        self, group_id: str, count: int, listed: Iterator[Item] | None, singly: Iterator[Item]
+    ) -> Iterator[Stage]:
+        is_long = count > self._governor.at_once(group_id)
+        if listed is not None and (self._by is FetchBy.LIST or is_long):
+            yield Stage(self._sweeper.sweep, clusters(listed), _SWEEPERS)
+            self._governor.forgive(group_id)  # what is wrong with lists may not be with the rest
+            self._journal.flush()  # or what was answered would be asked for again
+        yield Stage(self._fetch, singly)
+
+    async def _fetch(self, item: Item) -> None:
+        await self._settle(item, await self._fetcher.fetch(item))
 
     # --- what ends a run ---
 
@@ -198,10 +215,6 @@ class Collector:
             return
         said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
         raise AtlasUnavailable(f"Atlas answered nothing that this run asked: {said}")
-
-
-async def _settled_already(_: list[Item], __: None) -> None:
-    """A sweep settles each triple as it is found."""
 
 
 def _ends_run(standing: Failure) -> bool:

@@ -106,6 +106,13 @@ class Project:
         self._held_until = now + self._patience.probe_waits[self._probes]
         self._probes += 1
 
+    def forgive(self) -> None:
+        """Forget failures, as if they were those of another kind of request."""
+        if self.closed is not None and self.closed.kind is FailureKind.NOT_ASKED:
+            self.closed = None
+        self._failures = self._probes = 0
+        self._held_until = float("-inf")
+
     def reopen(self) -> None:
         """Allow a project that was given up for its failures one more probe."""
         if self.closed is not None and self.closed.kind is FailureKind.NOT_ASKED:
@@ -196,6 +203,10 @@ class Governor:
                 await self._idle.wait()
         except TimeoutError:
             return
+
+    def forgive(self, group_id: str) -> None:
+        """Hold nothing against this project that failed so far; its bucket keeps what it knows."""
+        self._project(group_id).forgive()
 
     def reopen(self) -> None:
         """Let every project that was given up for its failures be asked once more."""

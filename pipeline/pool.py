@@ -7,7 +7,7 @@ not by the number of triples.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pipeline.limits import Governor
 
@@ -16,6 +16,14 @@ DRAIN_S = 8.0
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
+
+
+class Stage(NamedTuple):
+    """A queue with what is done with each of its items, by so many workers at most."""
+
+    work: Callable[[Any], Awaitable[None]]
+    queue: Iterator[Any]
+    workers: int | None = None
 
 
 class Pool(Generic[Item, Outcome]):
@@ -51,32 +59,53 @@ class Pool(Generic[Item, Outcome]):
         self, ask: Callable[[Item], Awaitable[Outcome]], queues: Mapping[str, Iterator[Item]]
     ) -> None:
         """Work off `queues`, one a project. Queues are read a little at a time."""
+
+        async def work(item: Item) -> None:
+            await self._settle(item, await ask(item))
+
+        await self.run_chains(
+            {group_id: iter([Stage(work, queue)]) for group_id, queue in queues.items()}
+        )
+
+    async def run_chains(self, chains: Mapping[str, "Iterator[Stage]"]) -> None:
+        """Work off the stages of each project, one after the other, whatever the others are at.
+
+        A stage is taken from its chain when the one before it is done.
+        """
         if self.is_stopped:
             return
-        slots = self._governor.concurrency if len(queues) == 1 else self._governor.fair_slots
-        workers = [
-            asyncio.create_task(self._work(ask, queue))
-            for queue in queues.values()
-            for _ in range(2 * slots)
+        slots = self._governor.concurrency if len(chains) == 1 else self._governor.fair_slots
+        running = [
+            asyncio.create_task(self._go_through(stages, 2 * slots)) for stages in chains.values()
         ]
         stopping: asyncio.Future[Any] = asyncio.create_task(self._stopping.wait())
-        everyone: asyncio.Future[Any] = asyncio.gather(*workers)
+        everyone: asyncio.Future[Any] = asyncio.gather(*running)
         try:
             await asyncio.wait({everyone, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not everyone.done():
                 await self._governor.pause(self._drain_s)
         finally:
             stopping.cancel()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, everyone, stopping, return_exceptions=True)
+            for chain in running:
+                chain.cancel()
+            await asyncio.gather(*running, everyone, stopping, return_exceptions=True)
         if self._trouble is not None:
             raise self._trouble
 
-    async def _work(self, ask: Callable[[Item], Awaitable[Outcome]], queue: Iterator[Item]) -> None:
+    async def _go_through(self, stages: "Iterator[Stage]", most: int) -> None:
         try:
-            for item in queue:
-                await self._settle(item, await ask(item))
+            for stage in stages:
+                workers = min(most, stage.workers or most)
+                await asyncio.gather(*(self._work(stage) for _ in range(workers)))
+                if self.is_stopped:
+                    return
+        except Exception as trouble:  # noqa: BLE001 - a stage that could not be taken
+            self._end_with(trouble)
+
+    async def _work(self, stage: "Stage") -> None:
+        try:
+            for item in stage.queue:
+                await stage.work(item)
                 if self.is_stopped:
                     return
         except asyncio.CancelledError:

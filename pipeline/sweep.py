@@ -3,7 +3,8 @@
 What a page shows for a triple answers it if that is a checkpoint about it. Nothing else is decided
 here. A triple that the list does not hold, or shows as something that cannot be read, stays open
 and is asked for by itself, as are all of a cluster that cannot be listed: so no absence and no
-failure is ever concluded from a list.
+failure is ever concluded from a list. A project whose list fails for no reason of one cluster is
+listed no further.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -12,10 +13,22 @@ from itertools import groupby
 from pipeline.atlas import read_item
 from pipeline.fetch import Asked, Fetcher, Item, Question
 from pipeline.listing import Entry, Listing
-from pipeline.outcomes import Failure, Fetched
+from pipeline.outcomes import Failure, FailureKind, Fetched
 
 Settle = Callable[[Item, Fetched], Awaitable[None]]
 Watch = Callable[[Item, Failure], Awaitable[None]]
+
+#: What one cluster's list may be answered while the lists of its project's others are fine.
+_OF_ONE_CLUSTER = frozenset(
+    {
+        FailureKind.BACKUPS_ABSENT,
+        FailureKind.CHECKPOINT_ABSENT,
+        FailureKind.CLUSTER_NOT_FOUND,
+        FailureKind.NOT_FOUND,
+        FailureKind.TOO_LARGE,
+        FailureKind.UNREADABLE,
+    }
+)
 
 #: A single triple is asked for by itself just as cheaply.
 _FEWEST = 2
@@ -37,6 +50,7 @@ class Sweeper:
         self._fetcher = fetcher
         self._settle = settle
         self._watch = watch
+        self._given_up: set[str] = set()
 
     async def sweep(self, items: Sequence[Item]) -> None:
         """Read the list of one cluster until its `items` are answered, or it ends, or costs more.
@@ -44,6 +58,8 @@ class Sweeper:
         It costs more once as many pages were read as there are items, or as many in a row answered
         none as are still open. So the worst case is twice the requests of single ones.
         """
+        if items[0].ref.group_id in self._given_up:
+            return
         wanted = {item.ref.checkpoint_id: item for item in items}
         listing = Listing.checkpoints(items[0].ref.group_id, items[0].ref.cluster_name)
         pages = idle = 0
@@ -54,6 +70,8 @@ class Sweeper:
             asked = await self._fetcher.send(question)
             if isinstance(asked.answer, Failure):
                 await self._watch(items[0], asked.answer)
+                if asked.answer.kind not in _OF_ONE_CLUSTER:
+                    self._given_up.add(items[0].ref.group_id)
                 return
             open_before, pages = len(wanted), pages + 1
             await self._answer(wanted, asked.answer, asked)

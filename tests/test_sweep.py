@@ -1,8 +1,9 @@
 """Triples answered from lists: what a list may decide, what it may not, and what it costs."""
 
+import asyncio
 import json
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -12,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.atlas import Reply, Request
+from pipeline.checkpoints import CheckpointRef
 from pipeline.collect import Asking, Collector
 from pipeline.errors import CredentialsRefused
 from pipeline.fetch import Item, Retry
 from pipeline.journal import Journal
 from pipeline.outcomes import FailureKind, FetchBy, Outcome
-from pipeline.sweep import clusters
+from pipeline.sweep import Sweeper, clusters
 from pipeline.triples import Triple
 from tests.doubles import answered, error, good, group, items, ref, refused, reply, stored
-from tests.virtual_time import run
+from tests.virtual_time import now, run
 
 K = FailureKind
 
@@ -286,3 +288,103 @@ def test_reading_on_ends_when_it_brings_nothing(journal: Journal) -> None:
     collect(atlas, journal)
 
     assert (atlas.asked["list"], atlas.asked["get"]) == (3, 2)
+
+
+# ── several clusters and projects ────────────────────────────────────────────────────────────────
+
+
+class Fleet:
+    """Clusters of projects; `lists` says what a project's lists are answered, else they are good.
+
+    Keeps the moments at which what was asked, by project.
+    """
+
+    def __init__(self, **lists: Reply) -> None:
+        self.lists = {group(int(name[1:])): answer for name, answer in lists.items()}
+        self.asked: dict[tuple[str, str], list[float]] = defaultdict(list)
+
+    async def send(self, request: Request) -> Reply:
+        await asyncio.sleep(0.1)
+        path = urlsplit(request.path).path
+        if "/backupCheckpoints" not in path:
+            return error(403) if "rateLimits" in path else reply(200, {"results": []})
+        _, _, rest = path.partition("/groups/")
+        group_id, _, cluster, kind, *one = rest.split("/")
+        self.asked[group_id, "get" if one else "list"].append(now())
+        if one:
+            return good(request)
+        every = [{"id": of_cluster(cluster, n), "groupId": group_id, "parts": []} for n in range(9)]
+        return self.lists.get(group_id) or reply(200, {"results": every if kind else []})
+
+
+def of_cluster(cluster: str, number: int) -> str:
+    return f"{int(cluster[1:]):012x}{number:012x}"
+
+
+def load_clusters(journal: Journal, *projects: int, clusters: int = 12) -> None:
+    """Nine triples of each of some clusters of some projects."""
+    refs = [
+        CheckpointRef(group(project), f"c{cluster}", of_cluster(f"c{cluster}", number))
+        for project in projects
+        for cluster in range(clusters)
+        for number in range(9)
+    ]
+    journal.load_input(Triple(line, about, {}) for line, about in enumerate(refs, 1))
+
+
+def sweep(fleet: Fleet, journal: Journal) -> None:
+    run(Collector(fleet, journal, Asking(by=FetchBy.LIST), lambda _: None).run())
+
+
+@pytest.mark.parametrize("answer", [error(503), error(403), error(401, "NOT_IN_GROUP")])
+def test_lists_that_are_down_hold_nothing_against_the_single_requests(
+    journal: Journal, answer: Reply
+) -> None:
+    """With many clusters and all the retries: the project is listed no further, and asked."""
+    load_clusters(journal, 1)
+    fleet = Fleet(p1=answer)
+    sweep(fleet, journal)
+
+    assert ways(journal) == {"get": 108}
+    assert kinds(journal) == {None}
+    assert len(fleet.asked[group(1), "list"]) <= 4 * Retry().attempts
+
+
+def test_a_project_whose_lists_are_waited_for_holds_up_no_other(journal: Journal) -> None:
+    load_clusters(journal, 1, 2, 3)
+    fleet = Fleet(p1=refused(retry_after="300"), p2=error(404, "CLUSTER_NOT_FOUND"))
+    begun = 1000.0
+    sweep(fleet, journal)
+
+    assert max(fleet.asked[group(3), "list"]) < begun + 5
+    assert len(fleet.asked[group(2), "get"]) == 108
+    assert max(fleet.asked[group(2), "get"]) < begun + 30
+    assert max(fleet.asked[group(1), "list"]) > begun + 300
+
+
+def test_only_a_few_clusters_are_held_at_a_time(journal: Journal) -> None:
+    """Their triples are in memory while their list is read."""
+    load_clusters(journal, 1, clusters=40)
+    held: list[int] = []
+
+    class Counted(Sweeper):
+        async def sweep(self, items: Sequence[Item]) -> None:
+            held.append(held[-1] + 1 if held else 1)
+            await super().sweep(items)
+            held.append(held[-1] - 1)
+
+    collector = Collector(Fleet(), journal, Asking(by=FetchBy.LIST), lambda _: None)
+    collector._sweeper = Counted(collector._fetcher, collector._settle, collector._watch)
+    run(collector.run())
+
+    assert ways(journal) == {"list": 360}
+    assert max(held) == 4
+
+
+def test_limits_are_not_worth_asking_for_a_few_pages(journal: Journal) -> None:
+    """150 triples are a page or two: a call about the limits would be as much again."""
+    load(journal, *range(150))
+    atlas = Atlas([checkpoint(number) for number in range(150)])
+    collect(atlas, journal)
+
+    assert {each.purpose for each in stored(journal)} == {"preliminary", "list"}

@@ -38,8 +38,8 @@ Fetch = Annotated[
     FetchBy,
     typer.Option(
         "--fetch",
-        help="get: each triple by itself. list: up to 500 of a cluster from its list, where that "
-        "needs fewer requests. auto: list where a project's rate limit would be waited for.",
+        help="get: each triple by itself. list: those of one cluster from its list, up to 500 a "
+        "request. auto: list where a project's rate limit would be waited for.",
     ),
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]

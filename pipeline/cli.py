@@ -108,7 +108,8 @@ def run(
     timeout: Timeout = 30.0,
     max_share: MaxShare = 0.9,
     envelope: Annotated[
-        bool, typer.Option("--envelope", help="Have Atlas wrap its answers with their status.")
+        bool,
+        typer.Option("--envelope", help="Have Atlas wrap its single answers with their status."),
     ] = False,
     fetch: Fetch = FetchBy.GET,
     fresh: Annotated[

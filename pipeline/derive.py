@@ -19,7 +19,7 @@ from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.errors import ProgramFault
 from pipeline.findings import Judgement, judge
 from pipeline.intake import read_header
-from pipeline.journal import Answered, Batch, Journal, StoredReply
+from pipeline.journal import PAGES_AT_HAND, Answered, Batch, Journal, StoredReply
 from pipeline.listing import Entry, read_page
 from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
@@ -128,7 +128,7 @@ def _read_listed(ref: CheckpointRef, stored: StoredReply, item: int) -> Checkpoi
     return found
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=PAGES_AT_HAND)
 def _entries(page: StoredReply) -> tuple[Entry, ...]:
     """The items of a page, which answer one triple after the other."""
     entries = read_page(page.reply())
@@ -139,8 +139,7 @@ def _notice_announcements(stored: StoredReply, tally: Tally) -> None:
     if stored.failure_kind is not None:
         return
     for header in _ANNOUNCEMENTS:
-        if header in stored.headers:
-            said = stored.reply().headers.get(header)
+        if header in stored.headers and (said := stored.reply().headers.get(header)):
             tally.notice(f"Atlas announces {header} of this operation: {said}")
 
 

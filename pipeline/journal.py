@@ -44,8 +44,9 @@ _BATCH_TRIPLES = 500
 #: And fewer where their replies are larger than this together, in bytes. A few KB each is usual.
 _BATCH_BYTES = 32 * 1024 * 1024
 
-#: Pages of lists that are kept at hand when deriving; each holds up to 500 checkpoints.
-_PAGES_AT_HAND = 4
+#: Pages of lists that are kept at hand when deriving; each holds up to 500 checkpoints. Nothing
+#: promises that a list is in the order of ids, so all pages of a cluster should be among them.
+PAGES_AT_HAND = 32
 
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -448,7 +449,7 @@ class Journal:
     def _page(self, reply_id: int) -> StoredReply:
         """A reply that answers many triples and belongs to none."""
         if reply_id not in self._pages:
-            while len(self._pages) >= _PAGES_AT_HAND:
+            while len(self._pages) >= PAGES_AT_HAND:
                 self._pages.pop(next(iter(self._pages)))
             row = self._db.execute(_ONE_REPLY, (reply_id,)).fetchone()
             self._pages[reply_id] = self._stored(row)

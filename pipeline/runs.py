@@ -316,8 +316,11 @@ class Sink:
         with _writing(self._path):
             self._writer.write_table(group, row_group_size=size)
         self.count += size
-        self._chunks, self._bytes = [gathered.slice(size)], 0
         self._chunked_rows -= size
+        self._chunks, self._bytes = [], 0
+        if self._chunked_rows:
+            left = gathered.slice(size)
+            self._chunks, self._bytes = [left], left.nbytes
 
     def __enter__(self) -> Self:
         return self

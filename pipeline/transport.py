@@ -103,8 +103,7 @@ class HttpTransport:
         base, (path, _, query) = self._base, path.partition("?")
         return URL.build(
             scheme=base.scheme,
-            host=base.host or "",
-            port=base.explicit_port,
+            authority=base.raw_authority,
             path=base.raw_path.rstrip("/") + path,
             query_string=query,
             encoded=True,

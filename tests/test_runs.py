@@ -374,6 +374,34 @@ def test_row_groups_of_evidence_are_bounded_in_bytes(
     assert file.read().column("n").to_pylist() == list(range(len(sizes)))
 
 
+@given(sizes=st.lists(st.integers(0, 900), max_size=60), together=st.integers(2, 9))
+@settings(
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+def test_rows_that_come_together_keep_to_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sizes: list[int], together: int
+) -> None:
+    """Also after a row group that was full by its rows: what stayed counts for the next."""
+    monkeypatch.setattr(runs, "ROW_GROUP_BYTES", 9000)
+    monkeypatch.setattr(runs, "ROW_GROUP_ROWS", 7)
+    monkeypatch.setattr(runs, "_CHUNK_ITEMS", 4)
+    staging = Staging(tmp_path / str(next(PATHS)), "run-1")
+    with staging.evidence(THINGS, CONSTANTS) as sink:
+        for first in range(0, len(sizes), together):
+            few = sizes[first : first + together]
+            sink.extend([(n, b"x" * size) for n, size in enumerate(few)], sum(few))
+    file = pq.ParquetFile(staging.path / "evidence" / "things-run-1-00000.parquet")
+    written_sizes = [len(body) for body in file.read().column("body").to_pylist()]
+    starts = [sum(groups(file)[:n]) for n in range(len(groups(file)))]
+
+    assert written_sizes == sizes
+    for start, rows in zip(starts, groups(file), strict=True):
+        assert rows <= 7
+        assert sum(written_sizes[start : start + rows]) <= 9000
+
+
 def as_full_as_may_be(sizes: list[int]) -> list[list[int]]:
     """Rows one after the other into groups of up to 40 rows and 1000 bytes."""
     held: list[list[int]] = []

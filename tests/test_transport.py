@@ -203,7 +203,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def web_server(
-    handler: Handler, tls: ssl.SSLContext | None = None
+    handler: Handler, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
 ) -> AsyncIterator[tuple[int, list[web.Request]]]:
     """Serve every path with one handler; gives the port, and the requests as they come."""
     seen: list[web.Request] = []
@@ -217,7 +217,7 @@ async def web_server(
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.05)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        await web.TCPSite(runner, host, 0, ssl_context=tls).start()
         yield runner.addresses[0][1], seen
     finally:
         await runner.cleanup()
@@ -238,6 +238,27 @@ async def test_what_a_request_carries() -> None:
     assert headers["Authorization"] == f"Bearer {SECRET}"
     assert "gzip" in headers["Accept-Encoding"]
     assert "Cookie" not in headers
+
+
+async def test_an_address_of_version_6_is_reached() -> None:
+    async with web_server(well, host="::1") as (port, seen):
+        reply = await ask(f"http://[::1]:{port}")
+
+    assert (reply.status, len(seen)) == (200, 1)
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "https://cloud.mongodb.com",
+        "https://[2001:db8::1]:8443/prefix",
+        "https://xn--bcher-kva.example",
+        "http://127.0.0.1:8080",
+    ],
+)
+async def test_the_address_is_the_one_that_was_given(base_url: str) -> None:
+    async with connect(Connection(base_url, AGENT), bearer(base_url)) as sender:
+        assert str(sender._url("/api/x%2Fy?a=1")) == f"{base_url}/api/x%2Fy?a=1"
 
 
 @pytest.mark.parametrize("prefix", ["", "/behind/a/gateway"])

@@ -981,7 +981,7 @@ def test_discover_without_credentials_or_network(atlas: Served, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """Rows so far end in a line that says so; a file stays as it was."""
     (tmp_path / "old.csv").write_text("old\n", "utf-8")
@@ -1000,6 +1000,18 @@ def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     assert "cut short" in rest.splitlines()[-1]
     assert (tmp_path / "old.csv").read_text("utf-8") == "old\n"
     assert not list(tmp_path.glob(".old.csv.*"))
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """Under nohup the list goes on to its end."""
+    with simulating(tmp_path, "--latency", "0.3") as served:
+        walk = start("discover", "--concurrency", "4", env=served.env, before=["nohup"])
+        assert walk.stdout.readline().startswith("project_id")
+        walk.send_signal(signal.SIGHUP)
+        rest = walk.communicate(timeout=60)[0]
+
+    assert walk.returncode == 0
+    assert "cut short" not in rest
 
 
 def test_discover_for_a_reader_who_leaves(atlas: Served) -> None:

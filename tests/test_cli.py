@@ -1034,6 +1034,13 @@ def test_discover_durations(options: list[str]) -> None:
     assert "is not a duration" in ended.last_line
 
 
+def test_discover_from_before_there_was_a_calendar() -> None:
+    ended = command("discover", "--newer-than", "999999d", env=clean_env(**TOKEN))
+
+    assert ended.code == 78
+    assert "longer than there has been Atlas" in ended.last_line
+
+
 # --- plan ---------------------------------------------------------------------------------------
 
 

@@ -411,6 +411,7 @@ def plan(
     """
     from pipeline import talk
     from pipeline.auth import has_credentials
+    from pipeline.discover import writing
     from pipeline.plan import Pace, as_json, as_text, make_plan, read_input
 
     talk.set_up(log_format=log_format, quiet=quiet)
@@ -421,7 +422,8 @@ def plan(
     else:
         told = run_loop(_ask_limits(_reach("plan", base_url, ca_file, timeout), found))
     made = make_plan(found, told, Pace(concurrency, max_share))
-    _print(as_json(made) if format_ is PlanFormat.JSON else as_text(made))
+    with writing(None) as write:
+        write((as_json(made) if format_ is PlanFormat.JSON else as_text(made)) + "\n")
 
 
 async def _ask_limits(reach: "Reach", found: "Read") -> "dict[str, Limits]":

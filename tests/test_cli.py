@@ -1056,6 +1056,23 @@ def test_plan_without_credentials(atlas: Served) -> None:
         assert "the documented limits are taken" in ended.err
 
 
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_plan_that_cannot_be_written(form: str, tmp_path: Path) -> None:
+    """It is the result: without it the command has not done its work."""
+    (tmp_path / "in.csv").write_text(HEADER + TRIPLE, "utf-8")
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*PROGRAM, "plan", str(tmp_path / "in.csv"), "--no-ask", "--format", form],
+            env=clean_env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert ended.returncode == 73
+    assert b"standard output cannot be written" in ended.stderr
+
+
 def test_plan_asks_for_limits(tmp_path: Path) -> None:
     """The larger projects' limits come from Atlas, and no checkpoint is asked for."""
     size = ("--projects", "2", "--clusters", "1", "--checkpoints", "150")

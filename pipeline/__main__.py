@@ -47,8 +47,10 @@ def _open_streams() -> None:
 
 
 def _run() -> int:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # Started by nohup, a terminal that goes ends nothing.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _interrupt)
     # numpy comes with pyarrow, and its threads for algebra would only wait, busily.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from pipeline.cli import app

@@ -279,12 +279,17 @@ def discover(
 ) -> None:
     """Write the CSV that `run` audits: every checkpoint that the credential sees.
 
-    Rows come as they are found: discover | run - --audit-name NAME. Credentials as for `run`.
+    Best into a file first: discover --to FILE && run FILE. This goes on only after a 0; where a
+    list with a few places missing (3) is worth an audit too, start `run` by itself. Or, with rows
+    as they are found, under `set -o pipefail`: discover | run - --audit-name NAME. Credentials as
+    for `run`.
 
     A project or cluster that cannot be listed ends this with 3. The CSV then has all the rest, and
     a last line for each such place that names it and is no triple, so that an audit of it ends as
     not complete even where nobody sees this exit code. A CSV that a signal or an error cuts short
-    on standard output ends in such a line too; a FILE is then left as it was.
+    on standard output ends in such a line too; a FILE is then left as it was. What ends at once, by
+    SIGKILL or a second signal, leaves no such line: what reads the pipe takes the rows so far for
+    all there are.
     """
     from pipeline import talk
     from pipeline.discover import writing
@@ -407,6 +412,7 @@ def plan(
     """
     from pipeline import talk
     from pipeline.auth import has_credentials
+    from pipeline.discover import writing
     from pipeline.plan import Pace, as_json, as_text, make_plan, read_input
 
     talk.set_up(log_format=log_format, quiet=quiet)
@@ -417,7 +423,8 @@ def plan(
     else:
         told = run_loop(_ask_limits(_reach("plan", base_url, ca_file, timeout), found))
     made = make_plan(found, told, Pace(concurrency, max_share))
-    _print(as_json(made) if format_ is PlanFormat.JSON else as_text(made))
+    with writing(None) as write:
+        write((as_json(made) if format_ is PlanFormat.JSON else as_text(made)) + "\n")
 
 
 async def _ask_limits(reach: "Reach", found: "Read") -> "dict[str, Limits]":

@@ -2,12 +2,14 @@
 
 Projects are walked in the order of their ids, clusters by name, checkpoints newest first, so that
 two walks over the same thing write the same lines. Rows are written as soon as those before them
-are. Every cluster is asked for its checkpoints, whatever its description says of backups.
+are: one that waits for its list holds back the rows behind it, and only so many are asked ahead of
+it. Every cluster is asked for its checkpoints, whatever its description says of backups.
 
 A list of what to audit that is silently short is the worst that could come of this. Every place
 that could not be listed therefore gets a line of its own, at the end, which names it and is no
 triple: an audit of the CSV counts it as a bad line and ends as not complete. So does one of a CSV
-that was cut short by a signal or an error.
+that was cut short by a signal or an error; only what ends the process at once, as SIGKILL does,
+leaves no line.
 """
 
 import asyncio
@@ -19,6 +21,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, 
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
@@ -29,13 +32,7 @@ from pipeline.cells import csv_line, on_one_line
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
 from pipeline.fetch import Fetcher, Question
 from pipeline.listing import Entry, Listing
-from pipeline.outcomes import (
-    ABSENT_KINDS,
-    RUN_ENDING_KINDS,
-    UNAVAILABLE_KINDS,
-    Failure,
-    FailureKind,
-)
+from pipeline.outcomes import RUN_ENDING_KINDS, UNAVAILABLE_KINDS, Failure, FailureKind
 from pipeline.triples import is_cluster_name, is_object_id
 
 log = logging.getLogger(__name__)
@@ -104,14 +101,17 @@ class Cluster(NamedTuple):
 
 
 class Unlisted(NamedTuple):
-    """A place whose list could not be read: a project, or one cluster of it."""
+    """A place whose list could not be read: a project, or one cluster of it.
+
+    Both names are empty for a project that the list of projects does not name.
+    """
 
     group_id: str
     cluster_name: str
     failure: Failure
 
     def __str__(self) -> str:
-        place = "/".join(filter(None, (self.group_id, self.cluster_name)))
+        place = "/".join(filter(None, (self.group_id, self.cluster_name))) or "a project"
         return f"{place} ({on_one_line(str(self.failure))})"
 
 
@@ -190,9 +190,11 @@ class Discovery:
     # --- the three lists ---
 
     async def _projects(self) -> list[Project]:
-        found, failure = await self._list(Listing.projects(), "", _project)
+        found, failure, odd = await self._list(Listing.projects(), "", _project)
         if failure is not None:
             raise _no_projects(failure)
+        if odd is not None:
+            self.found.unlisted.append(Unlisted("", "", odd))
         wanted = [project for project in found if self._wanted.has_project(project)]
         self.found.projects, self.found.projects_wanted = len(found), len(wanted)
         log.info("looking through %d of %d projects", len(wanted), len(found))
@@ -215,13 +217,13 @@ class Discovery:
 
     async def _clusters_of(self, project: Project) -> list[Cluster]:
         # A queue of their own: what holds a project's clusters list holds nothing else.
-        found, failure = await self._list(
+        found, failure, odd = await self._list(
             Listing.clusters(project.id),
             f"clusters of {project.id}",
             lambda entry: _cluster(project, entry),
         )
-        if failure is not None:
-            self.found.unlisted.append(Unlisted(project.id, "", failure))
+        if (trouble := failure or odd) is not None:
+            self.found.unlisted.append(Unlisted(project.id, "", trouble))
         wanted = [cluster for cluster in found if self._wanted.has_cluster(cluster)]
         self.found.clusters += len(found)
         self.found.clusters_wanted += len(wanted)
@@ -229,13 +231,15 @@ class Discovery:
 
     async def _checkpoints(self, cluster: Cluster) -> list[tuple[str, ...]]:
         group_id = cluster.project.id
-        found, failure = await self._list(
+        found, failure, odd = await self._list(
             Listing.checkpoints(group_id, cluster.name), group_id, _checkpoint
         )
-        if failure is not None and failure.kind in ABSENT_KINDS:
+        trouble = odd or failure
+        # Only where nothing at all was shown: a cluster can lose its backups meanwhile.
+        if trouble is not None and trouble.kind is FailureKind.BACKUPS_ABSENT and not found:
             self.found.without_backups += 1
-        elif failure is not None:
-            self.found.unlisted.append(Unlisted(group_id, cluster.name, failure))
+        elif trouble is not None:
+            self.found.unlisted.append(Unlisted(group_id, cluster.name, trouble))
         elif not found:
             self.found.without_checkpoints += 1
         self.found.listed += len(found)
@@ -247,21 +251,21 @@ class Discovery:
 
     async def _list(
         self, listing: Listing, queue: str, read: "Callable[[Entry], T | None]"
-    ) -> tuple[list[T], Failure | None]:
-        """Read one list: what there is of it, and what stands against its being whole."""
+    ) -> tuple[list[T], Failure | None, Failure | None]:
+        """Read one list: what there is of it, why not more, and the first item with no name."""
         found: list[T] = []
-        trouble: Failure | None = None
+        odd: Failure | None = None
         while (request := listing.request) is not None:
             asked = await self._fetcher.send(Question(request, "list", listing.read, queue))
             if isinstance(asked.answer, Failure):
                 await self._watch(asked.answer)
-                return found, asked.answer
+                return found, asked.answer, odd
             for entry in asked.answer:
                 if (item := read(entry)) is not None:
                     found.append(item)
                 else:
-                    trouble = trouble or _nameless(entry)
-        return found, listing.failure or trouble
+                    odd = odd or _nameless(entry)
+        return found, listing.failure, odd
 
     # --- what stands against it ---
 
@@ -278,11 +282,12 @@ class Discovery:
 
     def _check_availability(self) -> None:
         """Nothing but outages: Atlas has gone since it listed the projects."""
-        kinds = {place.failure.kind for place in self.found.unlisted}
+        places = [place for place in self.found.unlisted if place.group_id]
+        kinds = {place.failure.kind for place in places}
         listed = self.found.listed + self.found.without_backups + self.found.without_checkpoints
         if kinds and kinds <= UNAVAILABLE_KINDS and not listed:
             raise AtlasUnavailable(
-                f"Atlas listed its projects and nothing else: {self.found.unlisted[0]}",
+                f"Atlas listed its projects and nothing else: {places[0]}",
                 hint=_AGAIN,
             )
 
@@ -300,20 +305,40 @@ async def _in_order(
 ) -> AsyncGenerator[T, None]:
     """Run up to `ahead` jobs at once and give what they return in their own order.
 
-    None of them goes on when this is closed.
+    Each result comes as soon as those before it have come, whether there is a next job yet or not.
+    None of the jobs goes on when this is closed.
     """
     running: deque[asyncio.Task[T]] = deque()
+    room = asyncio.Semaphore(ahead)
+    starting = asyncio.create_task(_start_next(jobs, room, running))
     try:
-        async for job in jobs:
-            running.append(asyncio.create_task(job))
-            while running and (len(running) >= ahead or running[0].done()):
-                yield await running.popleft()
+        while not starting.done() or starting.result():
+            if starting.done():
+                starting = asyncio.create_task(_start_next(jobs, room, running))
+            await asyncio.wait({starting, *islice(running, 1)}, return_when=asyncio.FIRST_COMPLETED)
+            while running and running[0].done():
+                yield running.popleft().result()
+                room.release()
         while running:
             yield await running.popleft()
     finally:
-        for task in running:
+        left = [starting, *running]
+        for task in left:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+async def _start_next(
+    jobs: AsyncIterator[Coroutine[Any, Any, T]],
+    room: asyncio.Semaphore,
+    running: deque[asyncio.Task[T]],
+) -> bool:
+    """Start the next job as soon as there is room for it; gives whether there was one."""
+    await room.acquire()
+    job = await anext(jobs, None)
+    if job is not None:
+        running.append(asyncio.create_task(job))
+    return job is not None
 
 
 # --- items of the lists ---------------------------------------------------------------------------
@@ -377,7 +402,8 @@ def writing(to: Path | None) -> Iterator[Callable[[str], None]]:
     A file is written beside its place and moved there at the end: whoever reads it finds the old
     one or the whole new one. Raises `OutputsUnwritable`.
     """
-    with _output_errors(str(to or "standard output")):
+    name, hint = (str(to), "check --to") if to else ("standard output", "check who reads it")
+    with _output_errors(name, hint):
         if to is None:
             yield _writer(sys.stdout.buffer)
             return
@@ -403,13 +429,11 @@ def _writer(file: IO[bytes]) -> Callable[[str], None]:
 
 
 @contextmanager
-def _output_errors(name: str) -> Iterator[None]:
+def _output_errors(name: str, hint: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputsUnwritable(
-            f"{name} cannot be written: {error.strerror}", hint="check --to, or who reads the pipe"
-        ) from error
+        raise OutputsUnwritable(f"{name} cannot be written: {error.strerror}", hint=hint) from error
 
 
 # --- errors ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@
     ├── AlreadyRunning         75  another run of this audit holds the lock
     ├── CredentialsRefused     77  missing, incomplete, or refused by Atlas
     ├── ConfigurationWrong     78  an option, a variable or a policy is wrong
-    └── Interrupted       130/143  a signal asked us to stop
+    └── Interrupted  129/130/143  a signal asked us to stop
 
 Trouble with one checkpoint is never raised: it is a value (see `outcomes`).
 """
@@ -34,6 +34,7 @@ class ExitCode(IntEnum):
     ALREADY_RUNNING = 75
     CREDENTIALS_REFUSED = 77
     CONFIGURATION_WRONG = 78
+    HUNG_UP = 129
     INTERRUPTED = 130
     TERMINATED = 143
 

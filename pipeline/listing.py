@@ -152,10 +152,13 @@ def _overlap(granted: int) -> int:
 
 def request_count(items: int) -> int:
     """How many requests it takes to read a list of so many items, if it holds still."""
+    return page_count(items) + (items > _SURELY_WHOLE)
+
+
+def page_count(items: int) -> int:
+    """How many of these requests show something new: the last one mostly shows that it is whole."""
     granted = end = min(items, PAGE_ITEMS)
-    if items <= _SURELY_WHOLE:
-        return 1
-    count = 2
+    count = 1
     while end < items:
         reached = _window(end, granted, _overlap(granted)).end
         end = min(items, max(reached, end + 1))  # a list too long to overlap is never cheap

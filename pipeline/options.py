@@ -55,7 +55,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 def read_duration(option: str, text: str) -> timedelta | None:
     """Read the value of `option`, as 90m, 36h, 7d or 2w; None where it is empty.
 
-    Raises `ConfigurationWrong`.
+    Raises `ConfigurationWrong`, also for one that reaches back to before there was Atlas.
     """
     if not text:
         return None
@@ -64,7 +64,17 @@ def read_duration(option: str, text: str) -> timedelta | None:
         raise ConfigurationWrong(
             f"{option} {text!r} is not a duration", hint="write it as 90m, 36h, 7d or 2w"
         )
-    return timedelta(**{_UNITS[found[2]]: int(found[1])})
+    duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
+    if duration > _LONGEST_DURATION:
+        raise ConfigurationWrong(
+            f"{option} {text!r} is longer than there has been Atlas",
+            hint="leave it out, or write it as 90m, 36h, 7d or 2w",
+        )
+    return duration
+
+
+#: Far more than Atlas's age, and far less than what calendars can take away from today.
+_LONGEST_DURATION = timedelta(days=36_500)
 
 
 _AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")

@@ -21,10 +21,10 @@ from pipeline.errors import AtlasUnavailable, CredentialsRefused
 from pipeline.fetch import Transport, unrecorded
 from pipeline.intake import keep_input, load_input
 from pipeline.journal import Journal
-from pipeline.listing import request_count
+from pipeline.listing import page_count
 from pipeline.outcomes import RUN_ENDING_KINDS, Failure, FailureKind
 from pipeline.quota import ask_limits, worth_asking
-from pipeline.refill import DOCUMENTED
+from pipeline.refill import DOCUMENTED, is_sane
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 LATENCY_S = 0.2
 
 _SHOWN_PROJECTS, _SHOWN_BAD_LINES = 20, 10
+_COLUMNS = 80
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -89,7 +90,7 @@ class ProjectPlan(msgspec.Struct, frozen=True):
     """One project: what it costs by single gets, and by lists where those need fewer requests.
 
     How many checkpoints Atlas lists is not known before asking: as many as the input names, it is
-    taken.
+    taken. A list is read until it has shown these, not to its end.
     """
 
     project_id: str
@@ -164,7 +165,7 @@ def _plan_project(
     project: Clusters, told: Limits | None, max_share: float, slots: int
 ) -> ProjectPlan:
     limits = told or DOCUMENTED
-    pages = [min(count, request_count(count)) for count in project.triple_counts]
+    pages = [page_count(count) for count in project.triple_counts]
     return ProjectPlan(
         project_id=project.group_id,
         triple_count=sum(project.triple_counts),
@@ -254,11 +255,7 @@ async def tell_limits(transport: Transport, found: Read) -> dict[str, Limits]:
         _check(failure)
     sizes = {one.group_id: sum(one.triple_counts) for one in found.projects}
     told = await ask_limits(transport, unrecorded, worth_asking(sizes))
-    return {group_id: limits for group_id, limits in told.items() if _is_sane(limits)}
-
-
-def _is_sane(limits: Limits) -> bool:
-    return min(limits.capacity, limits.refill_rate) >= 1 and limits.refill_duration > 0
+    return {group_id: limits for group_id, limits in told.items() if is_sane(limits)}
 
 
 def _check(failure: Failure) -> None:
@@ -284,7 +281,10 @@ def as_json(plan: Plan) -> str:
 
 
 def as_text(plan: Plan) -> str:
-    """The plan for people, in 80 columns; of many projects only the slowest."""
+    """The plan for people; of many projects only the slowest.
+
+    Fits 80 columns unless the input's name is long: bad lines are shortened to that.
+    """
     return "\n".join([*_head(plan), "", *_totals(plan), "", *_table(plan)])
 
 
@@ -296,12 +296,16 @@ def _head(plan: Plan) -> Sequence[str]:
     return [
         f"input    {plan.input}",
         f"         {plan.line_count:,} lines = {plan.triple_count:,} triples + {faults}",
-        *(f"         {line}" for line in plan.bad_lines),
+        *(_shortened(f"         {line}") for line in plan.bad_lines),
         *([f"         and {hidden:,} more"] if hidden else []),
         f"asked    {plan.project_count:,} projects, {plan.cluster_count:,} clusters",
         f"pace     {plan.concurrency} requests at once, {plan.latency_s:g} s each; {share}",
         f"limits   told for {plan.told_count:,} of {plan.project_count:,} projects{source}",
     ]
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _COLUMNS else f"{line[: _COLUMNS - 1]}…"
 
 
 def _totals(plan: Plan) -> Sequence[str]:

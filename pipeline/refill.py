@@ -124,6 +124,13 @@ class Refill:
         return self.step_at is not None and not self._is_near_step(self._at)
 
 
+def is_sane(limits: Limits) -> bool:
+    """Whether a project's limits may be meant at all: the same for all who are told them."""
+    return is_sane_limit(limits.capacity) and _is_sane_refill(
+        limits.refill_rate, limits.refill_duration
+    )
+
+
 def is_sane_limit(value: float) -> bool:
     """Whether so many requests may be a limit at all."""
     return _SANE_LIMIT[0] <= value <= _SANE_LIMIT[1]

@@ -20,6 +20,7 @@ class Stopping:
 
     After the end it does nothing: the run is published or not, and its own exit code says which.
     (Not the loop's own handlers: they are gone when the loop closes, before the process ends.)
+    A hangup is a signal like the others, unless nohup has it ignored.
     """
 
     def __init__(self) -> None:
@@ -30,8 +31,9 @@ class Stopping:
         """From here on a signal calls `stop` with its number."""
         self._stop = stop
         self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
 
     def end(self) -> None:
         """From here on signals change nothing any more."""

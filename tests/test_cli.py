@@ -981,7 +981,7 @@ def test_discover_without_credentials_or_network(atlas: Served, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """Rows so far end in a line that says so; a file stays as it was."""
     (tmp_path / "old.csv").write_text("old\n", "utf-8")
@@ -1000,6 +1000,18 @@ def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     assert "cut short" in rest.splitlines()[-1]
     assert (tmp_path / "old.csv").read_text("utf-8") == "old\n"
     assert not list(tmp_path.glob(".old.csv.*"))
+
+
+def test_a_hangup_that_is_ignored_stays_ignored(tmp_path: Path) -> None:
+    """Under nohup the list goes on to its end."""
+    with simulating(tmp_path, "--latency", "0.3") as served:
+        walk = start("discover", "--concurrency", "4", env=served.env, before=["nohup"])
+        assert walk.stdout.readline().startswith("project_id")
+        walk.send_signal(signal.SIGHUP)
+        rest = walk.communicate(timeout=60)[0]
+
+    assert walk.returncode == 0
+    assert "cut short" not in rest
 
 
 def test_discover_for_a_reader_who_leaves(atlas: Served) -> None:
@@ -1022,6 +1034,13 @@ def test_discover_durations(options: list[str]) -> None:
     assert "is not a duration" in ended.last_line
 
 
+def test_discover_from_before_there_was_a_calendar() -> None:
+    ended = command("discover", "--newer-than", "999999d", env=clean_env(**TOKEN))
+
+    assert ended.code == 78
+    assert "longer than there has been Atlas" in ended.last_line
+
+
 # --- plan ---------------------------------------------------------------------------------------
 
 
@@ -1035,6 +1054,23 @@ def test_plan_without_credentials(atlas: Served) -> None:
         assert "216 lines = 216 triples + 0 duplicates + 0 bad lines" in ended.out
         assert "told for 0 of" in ended.out
         assert "the documented limits are taken" in ended.err
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_plan_that_cannot_be_written(form: str, tmp_path: Path) -> None:
+    """It is the result: without it the command has not done its work."""
+    (tmp_path / "in.csv").write_text(HEADER + TRIPLE, "utf-8")
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [*PROGRAM, "plan", str(tmp_path / "in.csv"), "--no-ask", "--format", form],
+            env=clean_env(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+
+    assert ended.returncode == 73
+    assert b"standard output cannot be written" in ended.stderr
 
 
 def test_plan_asks_for_limits(tmp_path: Path) -> None:

@@ -232,6 +232,49 @@ def test_a_place_that_cannot_be_listed_is_a_bad_line(
     assert lines[-1].startswith(f"{group(2)},{'' if level == 'project' else 'archive'},")
 
 
+@pytest.mark.parametrize("code", ["CHECKPOINT_NOT_FOUND", "INVALID_CHECKPOINT_ID"])
+def test_an_absence_that_is_no_lists_is_no_lack_of_backups(code: str) -> None:
+    found, lines = walk(Atlas({**SMALL, 2: {"archive": error(404, code)}}))
+
+    assert found.without_backups == 1
+    assert [place.cluster_name for place in found.unlisted] == ["archive"]
+    assert lines[-1].startswith(f"{group(2)},archive,not listed: ")
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_backups_that_go_meanwhile_were_there(*, odd: bool) -> None:
+    """A page that shows checkpoints, then a refusal: the rows stay, and the list is not whole."""
+
+    class Ending(Atlas):
+        def _answer(self, request: Request) -> Reply:
+            is_second = "backupCheckpoints" in request.path and "pageNum=1&" not in request.path
+            return NO_BACKUPS if is_second else super()._answer(request)
+
+    items = [{"no": "id", "n": n} if odd else checkpoint(n) for n in range(9)]
+    found, lines = walk(Ending({1: {"orders": items, "archive": [checkpoint(1)]}}))
+    triples, bad = read_again(lines)
+
+    assert (len(triples), len(bad)) == (1 if odd else 10, 1)
+    assert (found.without_backups, len(found.unlisted)) == (0, 1)
+
+
+def test_a_project_without_a_name_is_no_silence() -> None:
+    """The others are listed; a line of its own says that one was not."""
+
+    class Odd(Atlas):
+        def _found(self, below: list[str]) -> list[Any] | Reply:
+            found = super()._found(below)
+            return found if below or isinstance(found, Reply) else [{"name": "no id"}, *found]
+
+    found, lines = walk(Odd(SMALL))
+    triples, bad = read_again(lines)
+
+    assert (len(triples), len(bad)) == (4, 1)
+    assert lines[-1].startswith(',,"not listed: ')
+    assert str(found.unlisted[0]).startswith("a project (")
+    assert len(walk(Odd({}))[0].unlisted) == 1
+
+
 def test_a_bucket_that_is_empty_for_hours_is_that_of_all_clusters() -> None:
     """Each is named, and the other projects' are there."""
     throttled: Any = {"archive": refused(retry_after="3600"), "orders": [checkpoint(1)]}
@@ -274,8 +317,8 @@ def test_a_cluster_that_run_would_not_take_is_named() -> None:
     assert "orders prod!" in str(found.unlisted[0])
 
 
-def test_a_project_that_refuses_holds_up_no_other() -> None:
-    """It is asked again for a quarter of an hour; the others are listed within seconds."""
+def test_a_project_that_refuses_holds_up_nothing_before_it() -> None:
+    """It is asked again for a quarter of an hour; all rows before it are out within seconds."""
     refusing = refused(retry_after="300")
     atlas = Atlas({0xFFF: refusing, **{n: {"orders": [checkpoint(1)]} for n in range(1, 20)}})
     written: list[float] = []
@@ -289,8 +332,31 @@ def test_a_project_that_refuses_holds_up_no_other() -> None:
     whole = run(timed())
 
     assert len(written) == 1 + 19 + 1
-    assert written[15] < 10
+    assert max(written[:-1]) < 10
     assert whole > 600
+
+
+def test_behind_a_project_that_refuses_lists_are_asked_for_ahead() -> None:
+    """Rows keep their order, and not all waits in memory: so rows, and in the end lists, wait."""
+    atlas = Atlas(
+        {0: refused(retry_after="300"), **{n: {"a": [checkpoint(1)]} for n in range(99)[1:]}}
+    )
+    written: list[tuple[float, int]] = []
+    fetcher = Fetcher(atlas, Governor(jitter=lambda: 0.0), unrecorded)
+
+    async def timed() -> None:
+        begun = now()
+
+        def note(_: str) -> None:
+            written.append((now() - begun, len({path.split("?")[0] for path in atlas.asked})))
+
+        await Discovery(fetcher, Wanted(), note).run()
+
+    run(timed())
+
+    assert written[0][0] < 10
+    assert written[1][0] > 600
+    assert 16 < written[1][1] < 99
 
 
 def test_cells_of_the_csv_are_inert() -> None:

@@ -45,7 +45,9 @@ def test_an_unnamed_trouble_is_the_programs_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["int", "term"]
+    ("number", "code"),
+    [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["hup", "int", "term"],
 )
 def test_a_signal_ends_with_its_own_code(number: int, code: int) -> None:
     assert Interrupted(number).code == code
@@ -55,7 +57,7 @@ def test_the_numbers_are_the_promised_ones() -> None:
     assert [int(code) for code in ExitCode] == [
         *(0, 1, 2, 3, 4),
         *(65, 66, 69, 70, 73, 75, 77, 78),
-        *(130, 143),
+        *(129, 130, 143),
     ]
 
 

@@ -15,6 +15,7 @@ from pipeline.listing import (
     Listing,
     checkpoints_request,
     clusters_request,
+    page_count,
     projects_request,
     read_page,
     request_count,
@@ -152,6 +153,23 @@ def test_the_number_of_requests_is_known_before(count: int) -> None:
 
     assert found == list(range(count))
     assert len(server.asked) == request_count(count)
+
+
+@pytest.mark.parametrize(
+    ("count", "pages"), [(1, 1), (2, 1), (200, 1), (500, 1), (501, 2), (976, 2), (1_000, 3)]
+)
+def test_pages_until_all_is_shown(count: int, pages: int) -> None:
+    """What a reader needs who knows what to look for: no page that only shows the end."""
+    listing, server = Listing.checkpoints(group(1), "orders"), Server(range(count))
+    shown = 0
+    while shown < count and (request := listing.request) is not None:
+        entries = listing.read(server.answer(request))
+        assert not isinstance(entries, Failure)
+        shown += len(entries)
+
+    assert shown == count
+    assert len(server.asked) == page_count(count) == pages
+    assert request_count(count) == pages + (count > 2)
 
 
 def test_more_than_overlapping_pages_can_hold_is_counted_as_dear() -> None:

@@ -25,3 +25,12 @@ def test_what_is_no_duration(text: str) -> None:
         read_duration("--newer-than", text)
 
     assert "36h" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["999999d", "999999w", "36501d"])
+def test_a_duration_from_before_there_was_atlas(text: str) -> None:
+    """None that a calendar could not take away from today."""
+    with pytest.raises(ConfigurationWrong, match="longer than there has been Atlas") as caught:
+        read_duration("--newer-than", text)
+
+    assert caught.value.hint

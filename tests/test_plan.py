@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,15 +96,21 @@ def test_a_project_alone_has_all_the_slots() -> None:
 
 
 def test_lists_are_taken_where_they_need_fewer_requests() -> None:
-    """500 of a cluster in two requests; a single one by its own."""
+    """500 of a cluster in one request; a single one by its own."""
     made = plan((500, 1, 1))
 
     assert made.by_get.request_count == 502
-    assert made.by_list.request_count == 4
+    assert made.by_list.request_count == 3
+
+
+@pytest.mark.parametrize(("count", "requests"), [(200, 1), (500, 1), (976, 2), (1_000, 3)])
+def test_a_list_is_read_until_it_has_shown_everything(count: int, requests: int) -> None:
+    """No page is counted that would only show where the list ends."""
+    assert plan((count,)).by_list.request_count == requests
 
 
 def test_pages_of_a_list_wait_for_one_another() -> None:
-    assert plan((1_000,)).by_list.expected_s == pytest.approx(4 * 0.2)
+    assert plan((1_000,)).by_list.expected_s == pytest.approx(3 * 0.2)
 
 
 def test_a_limit_that_was_told_counts() -> None:
@@ -212,9 +219,15 @@ def test_a_refusal_is_everybodys(refusal: Reply) -> None:
     assert asked(refusal, refusal) == {}
 
 
-@pytest.mark.parametrize("stray", [error(500), error(404, "GROUP_NOT_FOUND"), reply(200), told(0)])
+@pytest.mark.parametrize(
+    "stray",
+    [
+        *(error(500), error(404, "GROUP_NOT_FOUND"), reply(200), told(0)),
+        *(told(2e6), told(10, rate=2e6), told(10, duration=0.05), told(10, rate=1, duration=61)),
+    ],
+)
 def test_a_stray_fault_is_that_projects(stray: Reply) -> None:
-    """As are limits that make no sense."""
+    """As are limits that a run would not take over either."""
     assert asked(stray, told(20)) == {group(0): Limits(20.0, 50.0, 6.0)}
 
 
@@ -258,6 +271,14 @@ def test_text_fits_a_terminal(projects: int) -> None:
     assert sum(line.startswith(group(0)[:20]) for line in lines) == min(projects, 20)
     assert ("more, none of them slower" in lines[-1]) is (projects > 20)
     assert "         and 2 more" in lines
+
+
+def test_a_long_bad_line_is_shortened() -> None:
+    read = msgspec.structs.replace(found((1,)), bad_line_count=2, bad_lines=("x" * 71, "y" * 72))
+    shown = as_text(make_plan(read, {}, Pace())).splitlines()
+
+    assert " " * 9 + "x" * 71 in shown
+    assert " " * 9 + "y" * 70 + "…" in shown
 
 
 @pytest.mark.parametrize(

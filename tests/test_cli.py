@@ -981,6 +981,15 @@ def test_discover_without_credentials_or_network(atlas: Served, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def hangups_are_heard() -> Iterator[None]:
+    """A suite that was itself started by nohup hands an ignored SIGHUP on to what it starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangups_are_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_discover_is_stopped(number: signal.Signals, tmp_path: Path) -> None:
     """Rows so far end in a line that says so; a file stays as it was."""

@@ -21,7 +21,7 @@ import msgspec
 
 from pipeline import __version__
 from pipeline.atlas import API_VERSION
-from pipeline.auth import Credentials, authentication
+from pipeline.auth import Credentials
 from pipeline.collect import Asking, Collector
 from pipeline.derive import derive
 from pipeline.errors import AuditError, Interrupted
@@ -30,11 +30,11 @@ from pipeline.intake import KeptInput, keep_input, load_input, printable
 from pipeline.journal import FORMAT, Journal, Tally
 from pipeline.outcomes import Outcome
 from pipeline.policy import Policy, default_policy
+from pipeline.reach import Reach, reached
 from pipeline.report import Summary
 from pipeline.report.summary import RunFacts
 from pipeline.runs import AuditFolder, Current, remove_journal, sha256_of
 from pipeline.tables import SCHEMA_VERSION
-from pipeline.transport import Connection, connect
 
 log = logging.getLogger(__name__)
 
@@ -254,15 +254,16 @@ class Audit:
     async def _collect(self, journal: Journal) -> None:
         settings = self._settings
         run_id = journal.fact("run_id")
-        connection = Connection(
-            settings.base_url,
-            f"checkpoint-audit/{__version__} ({settings.audit_name}; {run_id})",
+        reach = Reach(
+            command=f"{settings.audit_name}; {run_id}",
+            base_url=settings.base_url,
+            credentials=settings.credentials,
+            reread=self._reread,
             timeout=settings.timeout,
             ca_file=settings.ca_file,
             proxy=settings.proxy,
         )
-        who = authentication(settings.credentials, settings.base_url, reread=self._reread)
-        async with connect(connection, who) as transport:
+        async with reached(reach) as transport:
             self._collector = Collector(transport, journal, settings.asking, self._watcher.settled)
             await self._collector.run()
 

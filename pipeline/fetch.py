@@ -125,11 +125,7 @@ class Fetcher:
 
     async def fetch(self, item: Item) -> Outcome:
         """Ask for `item` until there is a lasting answer or the attempts are used up."""
-        question = self._question(item)
-        asked = await self._send_once(question, item.attempts)
-        if self._is_worth_more(asked):
-            asked = await self._send_again(question, asked)
-        return _outcome(asked)
+        return _outcome(await self.send(self._question(item), item.attempts))
 
     async def ask(self, item: Item) -> Outcome:
         """Ask for `item` once; refusals are waited out and do not count."""
@@ -141,10 +137,9 @@ class Fetcher:
         `attempts` were made before; they are counted, but do not bound these.
         """
         asked = await self._send_once(question, attempts)
-        return await self._send_again(question, asked) if self._is_worth_more(asked) else asked
-
-    def _is_worth_more(self, asked: Asked[T]) -> bool:
-        return self._retry.attempts > 1 and _is_transient(asked)
+        if self._retry.attempts == 1 or not _is_transient(asked):
+            return asked
+        return await self._send_again(question, asked)
 
     def _question(self, item: Item) -> Question[Checkpoint]:
         ref = item.ref

@@ -21,7 +21,7 @@ class Reach(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     base_url: str
     credentials: Credentials
-    reread: Callable[[], Credentials]
+    reread: Callable[[], Credentials] | None = None
     timeout: float = 30.0
     ca_file: Path | None = None
     proxy: str | None = None

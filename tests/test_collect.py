@@ -305,23 +305,6 @@ def test_limits_that_are_not_answered_are_waited_for_some_seconds(journal: Journ
     assert kinds(journal) == {None: 150}
 
 
-def test_a_stop_is_heard_while_limits_are_read(journal: Journal) -> None:
-    load(journal, p1=150)
-    atlas = Atlas(limits=hanging())
-
-    async def main() -> float:
-        begun = Run(atlas, journal)
-        running = asyncio.create_task(begun.collector.run())
-        await asyncio.sleep(5)
-        at = now()
-        begun.collector.stop()
-        await running
-        return now() - at
-
-    assert run(main()) == 0.0
-    assert atlas.asked == 0
-
-
 # ── refused in the middle ────────────────────────────────────────────────────────────────────────
 
 
@@ -551,10 +534,10 @@ def test_a_stop_during_an_outage_is_no_outage(journal: Journal) -> None:
     run(main())
 
 
-def test_a_stop_is_heard_during_the_preliminary_call(journal: Journal) -> None:
+@pytest.mark.parametrize("atlas", [Atlas(hanging()), Atlas(limits=hanging())])
+def test_a_stop_is_heard_before_the_first_checkpoint(journal: Journal, atlas: Atlas) -> None:
     """Which may hang for half a minute; a stopped container has seconds."""
-    load(journal, p1=5)
-    atlas = Atlas(hanging())
+    load(journal, p1=150)
 
     async def main() -> float:
         begun = Run(atlas, journal)

@@ -33,7 +33,8 @@ from pipeline.policy import Policy, default_policy
 from pipeline.reach import Reach, reached
 from pipeline.report import Summary
 from pipeline.report.summary import RunFacts
-from pipeline.runs import AuditFolder, Current, remove_journal, sha256_of
+from pipeline.runs import AuditFolder, Current, remove_journal
+from pipeline.staging import sha256_of
 from pipeline.tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)

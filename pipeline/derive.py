@@ -26,7 +26,7 @@ from pipeline.policy import Policy
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
 from pipeline.report.unresolved import unresolved_writer
-from pipeline.runs import Sink, Staging
+from pipeline.staging import Sink, Staging
 from pipeline.tables import (
     CHECKPOINTS,
     CLUSTERS,

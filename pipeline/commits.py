@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputsUnwritable
+from pipeline.errors import JournalDamaged, OutputsUnwritable
 
 COMMIT_REPLIES = 500
 COMMIT_SECONDS = 0.25
@@ -70,7 +70,7 @@ class Committer(threading.Thread):
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            raise unwritable(self._path, self._error) from self._error
+            raise unusable(self._path, self._error) from self._error
 
     def run(self) -> None:
         """Write until told to end; after an error only let nobody wait in vain."""
@@ -142,14 +142,21 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def writable(path: Path) -> Iterator[None]:
-    """Tell trouble with the file as `OutputsUnwritable`."""
+def usable(path: Path) -> Iterator[None]:
+    """Tell trouble with the file as `OutputsUnwritable`, or `JournalDamaged`."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise unwritable(path, error) from error
+        raise unusable(path, error) from error
 
 
-def unwritable(path: Path, error: Exception) -> OutputsUnwritable:
-    """Say what stands against writing a journal."""
+def unusable(path: Path, error: Exception) -> OutputsUnwritable:
+    """Say what stands against using a journal."""
+    if type(error) is sqlite3.DatabaseError:  # malformed, or no database; the rest has subclasses
+        return damaged(path, str(error))
     return OutputsUnwritable(f"the journal {path} cannot be written: {error}")
+
+
+def damaged(path: Path, what: str) -> JournalDamaged:
+    """Say what is wrong with a journal."""
+    return JournalDamaged(f"the journal {path} is damaged: {what}")

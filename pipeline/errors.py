@@ -6,6 +6,7 @@
     ├── AtlasUnavailable       69  unreachable, or withdrawn, for the whole run
     ├── ProgramFault           70  a law broken, an unexpected exception
     ├── OutputsUnwritable      73  the output folder refuses us
+    │   └── JournalDamaged     73  what a run had collected cannot be relied on
     ├── AlreadyRunning         75  another run of this audit holds the lock
     ├── CredentialsRefused     77  missing, incomplete, or refused by Atlas
     ├── ConfigurationWrong     78  an option, a variable or a policy is wrong
@@ -43,9 +44,12 @@ class ExitCode(IntEnum):
 MEANINGS: dict[ExitCode, str] = {
     ExitCode.COMPLETE: "complete, nothing open",
     ExitCode.OPEN: "complete; checkpoints or clusters are open: see the findings",
-    ExitCode.INCOMPLETE: "not complete: some triples or lines could not be judged",
+    ExitCode.INCOMPLETE: (
+        "not complete: some triples or lines could not be judged, or there are too few"
+    ),
     ExitCode.OPEN_AND_INCOMPLETE: (
-        "not complete: some triples or lines could not be judged; and of the rest some are open"
+        "not complete: some triples or lines could not be judged, or there are too few; "
+        "and of the rest some are open"
     ),
 }
 
@@ -98,6 +102,12 @@ class OutputsUnwritable(AuditError):
 
     exit_code = ExitCode.OUTPUTS_UNWRITABLE
     hint = "check the folder's permissions and free space, or name another with --output-dir"
+
+
+class JournalDamaged(OutputsUnwritable):
+    """A journal does not hold any more what was written into it."""
+
+    hint = "start the same command again: it sets the journal aside and asks anew"
 
 
 class AlreadyRunning(AuditError):

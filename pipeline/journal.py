@@ -21,7 +21,7 @@ import zstandard
 
 from pipeline.atlas import Reply, Request
 from pipeline.checkpoints import CheckpointRef
-from pipeline.commits import Committer, Row, connect, transaction, writable
+from pipeline.commits import Committer, Row, connect, damaged, transaction, usable
 from pipeline.fetch import Item
 from pipeline.outcomes import (
     UNSETTLED_KINDS,
@@ -107,7 +107,7 @@ _ANSWERED = f"""
 SELECT t.line, t.labels, a.reply_id, a.item, a.kind, coalesce(a.detail, ''),
        coalesce(a.attempts, 0), coalesce(a.fetched_by, 'none'), {_REPLY}
 FROM triples t LEFT JOIN answers a ON a.triple_id = t.id
-LEFT JOIN replies r ON r.id = a.reply_id AND a.item IS NULL
+LEFT JOIN replies r ON r.id = a.reply_id AND r.triple_id = a.triple_id AND a.item IS NULL
 WHERE t.id BETWEEN ? AND ? ORDER BY t.id
 """  # noqa: S608 - put together of this program's own words, as the next ones are
 _REPLIES = f"SELECT {_REPLY} FROM replies r LEFT JOIN triples t ON t.id = r.triple_id"  # noqa: S608
@@ -117,6 +117,13 @@ AND r.id IS NOT (SELECT reply_id FROM answers a WHERE a.triple_id = r.triple_id)
 """  # noqa: S608
 _REPLIES_OF_NO_TRIPLE = f"{_REPLIES} WHERE r.triple_id IS NULL ORDER BY r.id"
 _ONE_REPLY = f"{_REPLIES} WHERE r.id = ?"
+_TRIPLES = "SELECT id, group_id, cluster_name, checkpoint_id FROM triples WHERE id BETWEEN ? AND ?"
+_GIVE_UP = """
+INSERT INTO answers
+SELECT t.id, NULL, NULL, ?, ?, coalesce(tried.count, 0), iif(tried.count, 'get', 'none')
+FROM triples t LEFT JOIN answers a ON a.triple_id = t.id LEFT JOIN tried ON tried.triple_id = t.id
+WHERE a.triple_id IS NULL
+"""
 _KEEP_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
 _SIZE_OF_REPLIES = (
     "SELECT count(*), coalesce(sum(size), 0) FROM replies WHERE triple_id BETWEEN ? AND ?"
@@ -205,6 +212,16 @@ class Answered(msgspec.Struct, frozen=True, gc=False):
     fetched_by: str
 
 
+class Taken(NamedTuple):
+    """How a triple was answered in another run; `kind` None: with a checkpoint."""
+
+    reply_id: int
+    item: int | None
+    kind: FailureKind | None
+    attempts: int
+    fetched_by: str
+
+
 class Batch(NamedTuple):
     """Consecutive triples, how each is answered, and every reply to a request for one of them."""
 
@@ -236,7 +253,7 @@ class Journal:
         Raises `OutputsUnwritable` where the file cannot be made or is no SQLite file.
         """
         self.path = path
-        with writable(path), ExitStack() as on_failure:
+        with usable(path), ExitStack() as on_failure:
             self._db = on_failure.enter_context(closing(connect(path)))
             if not _has_tables(self._db):
                 _make_tables(self._db)
@@ -268,12 +285,12 @@ class Journal:
 
     def fact(self, name: str) -> str:
         """Give a fact that was set before; an empty text if it was not."""
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else ""
+        rows = self._rows("SELECT value FROM facts WHERE name = ?", name)
+        return str(rows[0][0]) if rows else ""
 
     def set_facts(self, **facts: str) -> None:
         """Keep facts about the run: its id, its dates, the input's header and so on."""
-        with writable(self.path), transaction(self._db):
+        with usable(self.path), transaction(self._db):
             self._db.executemany(_KEEP_FACT, facts.items())
 
     def tally(self) -> Tally:
@@ -283,18 +300,38 @@ class Journal:
             duplicates=self._number("SELECT count(*) FROM duplicates"),
             bad_lines=self._number("SELECT count(*) FROM bad_lines"),
             answers=self._number("SELECT count(*) FROM answers"),
-            requests=self._number("SELECT count(*) FROM replies"),
+            requests=self.reply_count() - int(self.fact("taken_replies") or 0),
             refusals=self._number("SELECT count(*) FROM replies WHERE kind = 'throttled'"),
         )
 
+    def reply_count(self) -> int:
+        """Count all replies that are committed, those of another run among them."""
+        return self._number("SELECT count(*) FROM replies")
+
+    def check(self) -> None:
+        """Make sure that it holds what was written: SQLite's own check, and every body's digest.
+
+        Raises `JournalDamaged`.
+        """
+        with usable(self.path):
+            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            if found != "ok":
+                raise damaged(self.path, found)
+            for row in self._db.execute("SELECT id, body, sha256 FROM replies"):
+                self._body(*row)
+
     def _number(self, query: str) -> int:
-        return int(self._db.execute(query).fetchone()[0])
+        return int(self._rows(query)[0][0])
+
+    def _rows(self, query: str, *values: Any) -> list[Any]:
+        with usable(self.path):
+            return self._db.execute(query, values).fetchall()
 
     # --- the input ---
 
     def load_input(self, lines: Iterable[Triple | BadLine]) -> None:
         """Keep every line of the input: the triples sorted, duplicates and bad lines by number."""
-        with writable(self.path), transaction(self._db):
+        with usable(self.path), transaction(self._db):
             self._db.execute(_STAGING)
             self._db.executemany(_STAGE, self._staged(lines))
             self._db.execute(_FIND_DUPLICATES)
@@ -313,7 +350,7 @@ class Journal:
 
     def bad_lines(self) -> Iterator[BadLine]:
         """Give the bad lines in the input's order."""
-        for line, faults in self._db.execute("SELECT line, faults FROM bad_lines ORDER BY line"):
+        for line, faults in self._rows("SELECT line, faults FROM bad_lines ORDER BY line"):
             yield BadLine(line, msgspec.json.decode(faults, type=tuple[Fault, ...]))
 
     # --- asking ---
@@ -325,7 +362,7 @@ class Journal:
     def pending_counts(self) -> dict[str, int]:
         """Count what has no lasting answer yet, by project; a project without such is left out."""
         self.flush()
-        return dict(self._db.execute(_COUNT.format(condition=_IS_PENDING)).fetchall())
+        return dict(self._rows(_COUNT.format(condition=_IS_PENDING)))
 
     def failing(self, kinds: Iterable[FailureKind]) -> dict[str, Iterator[Item]]:
         """What has so far been answered with one of `kinds`, as `pending` gives it."""
@@ -335,19 +372,19 @@ class Journal:
         self.flush()
         self._count_tried()
         query = _QUEUE.format(condition=condition)
-        ranges = self._db.execute(_RANGES.format(condition=condition))
-        return {group_id: self._queue(query, *ends) for group_id, *ends in ranges.fetchall()}
+        ranges = self._rows(_RANGES.format(condition=condition))
+        return {group_id: self._queue(query, *ends) for group_id, *ends in ranges}
 
     def _count_tried(self) -> None:
         """Count what was asked in vain: a run killed between a reply and its answer knows it."""
-        self._db.execute("CREATE TEMP TABLE IF NOT EXISTS tried (triple_id PRIMARY KEY, count)")
-        with transaction(self._db):
+        with usable(self.path), transaction(self._db):
+            self._db.execute("CREATE TEMP TABLE IF NOT EXISTS tried (triple_id PRIMARY KEY, count)")
             self._db.execute("DELETE FROM tried")
             self._db.execute(_COUNT_TRIED.format(condition=_IS_PENDING))
 
     def _queue(self, query: str, first: int, last: int) -> Iterator[Item]:
         """A queue over the triples of one project, which have consecutive ids."""
-        while rows := self._db.execute(query, (first, last)).fetchall():
+        while rows := self._rows(query, first, last):
             for triple_id, *ref, attempts in rows:
                 yield Item(triple_id, CheckpointRef(*ref), attempts)
             first = rows[-1][0] + 1
@@ -401,14 +438,54 @@ class Journal:
 
     def kinds(self) -> dict[FailureKind | None, int]:
         """Count the answers by failure kind; None stands for a checkpoint."""
-        rows = self._db.execute("SELECT kind, count(*) FROM answers GROUP BY kind ORDER BY 2 DESC")
+        rows = self._rows("SELECT kind, count(*) FROM answers GROUP BY kind ORDER BY 2 DESC")
         return {FailureKind(kind) if kind else None: count for kind, count in rows}
+
+    def give_up(self, detail: str) -> int:
+        """Answer what has no answer at all with "not asked"; gives how many these are."""
+        self.flush()
+        self._count_tried()
+        with usable(self.path):
+            return self._db.execute(_GIVE_UP, (FailureKind.NOT_ASKED, detail)).rowcount
+
+    # --- what another run was answered ---
+
+    def triples(self) -> Iterator[tuple[int, CheckpointRef]]:
+        """Give every triple with its id, in key order."""
+        last = self._number("SELECT coalesce(max(id), 0) FROM triples")
+        for first in range(1, last + 1, _BATCH_TRIPLES):
+            for triple_id, *ref in self._rows(_TRIPLES, first, first + _BATCH_TRIPLES - 1):
+                yield triple_id, CheckpointRef(*ref)
+
+    def take(self, stored: StoredReply, triple_id: int | None) -> None:
+        """Queue a reply of another run, under the id that it has there."""
+        row = (
+            stored.reply_id,
+            triple_id,
+            stored.purpose,
+            stored.path,
+            stored.sent_at,
+            stored.received_at,
+            stored.http_status,
+            stored.trouble,
+            stored.trouble_detail,
+            stored.failure_kind,
+            stored.headers,
+            stored.body,
+        )
+        self._next_reply = max(self._next_reply, stored.reply_id + 1)
+        self._writer.put(_KEEP_REPLIES, row)
+
+    def take_answer(self, triple_id: int, taken: Taken) -> None:
+        """Queue what answered a triple in another run."""
+        row = (triple_id, taken.reply_id, taken.item, taken.kind, "", taken.attempts)
+        self._writer.put(_KEEP_ANSWERS, (*row, taken.fetched_by))
 
     # --- deriving ---
 
     def batches(self) -> Iterator[Batch]:
         """Give every triple in key order, with its answer and all replies, some at a time."""
-        with writable(self.path):
+        with usable(self.path):
             self._db.execute("CREATE INDEX IF NOT EXISTS replies_of ON replies (triple_id, size)")
         last = self._number("SELECT coalesce(max(id), 0) FROM triples")
         for first in range(1, last + 1, _BATCH_TRIPLES):
@@ -416,7 +493,7 @@ class Journal:
 
     def _batches(self, first: int, last: int) -> Iterator[Batch]:
         """Halve what is too much for memory; a single reply was capped by who received it."""
-        count, size = self._db.execute(_SIZE_OF_REPLIES, (first, last)).fetchone()
+        [(count, size)] = self._rows(_SIZE_OF_REPLIES, first, last)
         if first < last and size > _BATCH_BYTES:
             middle = (first + last) // 2
             yield from self._batches(first, middle)
@@ -425,17 +502,18 @@ class Journal:
             yield self._batch(first, last, count)
 
     def _batch(self, first: int, last: int, count: int) -> Batch:
-        rows = self._db.execute(_ANSWERED, (first, last)).fetchall()
+        rows = self._rows(_ANSWERED, first, last)
         answered = list(map(self._answered, rows))
         replies = [each.reply for each in answered if each.reply and each.item is None]
         if len(replies) < count:
-            replies += map(self._stored, self._db.execute(_OTHER_REPLIES, (first, last)))
+            replies += map(self._stored, self._rows(_OTHER_REPLIES, first, last))
             replies.sort(key=_in_key_order)
         return Batch(answered, replies)
 
     def replies_of_no_triple(self) -> Iterator[StoredReply]:
         """Give, in the order of arrival, the replies to what was not asked for one triple."""
-        return map(self._stored, self._db.execute(_REPLIES_OF_NO_TRIPLE))
+        with usable(self.path):
+            yield from map(self._stored, self._db.execute(_REPLIES_OF_NO_TRIPLE))
 
     def _answered(self, row: Sequence[Any]) -> Answered:
         line, labels, reply_id, item, kind, detail, attempts, fetched_by = row[:8]
@@ -443,20 +521,40 @@ class Journal:
         if reply_id is None:
             failure = Failure(FailureKind(kind or "not_asked"), detail=detail)
             return Answered(ref, line, labels, None, None, failure, attempts, fetched_by)
-        reply = self._stored(row[8:]) if item is None else self._page(reply_id)
+        reply = self._stored(row[8:]) if item is None else self.page(reply_id)
         return Answered(ref, line, labels, reply, item, None, attempts, fetched_by)
 
-    def _page(self, reply_id: int) -> StoredReply:
-        """A reply that answers many triples and belongs to none."""
+    def page(self, reply_id: int) -> StoredReply:
+        """Give a reply that answers many triples and belongs to none.
+
+        Raises `JournalDamaged` where there is none.
+        """
         if reply_id not in self._pages:
             while len(self._pages) >= PAGES_AT_HAND:
                 self._pages.pop(next(iter(self._pages)))
-            row = self._db.execute(_ONE_REPLY, (reply_id,)).fetchone()
-            self._pages[reply_id] = self._stored(row)
+            rows = self._rows(_ONE_REPLY, reply_id)
+            self._pages[reply_id] = self._stored(*rows or [_NO_REPLY])
         return self._pages[reply_id]
 
     def _stored(self, row: Sequence[Any]) -> StoredReply:
-        return StoredReply._make((*row[:-2], self._decompressor.decompress(row[-2]), row[-1]))
+        reply_id, body, sha256 = row[0], row[-2], row[-1]
+        return StoredReply._make((*row[:-2], self._body(reply_id, body, sha256), sha256))
+
+    def _body(self, reply_id: int | None, packed: bytes, sha256: str) -> bytes:
+        """Unpack a body and make sure that it is the one that was received."""
+        if reply_id is None:
+            raise damaged(self.path, "an answer's reply is not there")
+        try:
+            body = self._decompressor.decompress(packed)
+        except zstandard.ZstdError as error:
+            raise damaged(self.path, f"the body of reply {reply_id}: {error}") from error
+        if hashlib.sha256(body).hexdigest() != sha256:
+            raise damaged(self.path, f"the body of reply {reply_id} is not what was received")
+        return body
+
+
+#: What a join gives where a reply is not there.
+_NO_REPLY = (None,) * len(StoredReply._fields)
 
 
 def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:

@@ -1,19 +1,16 @@
 """One run from end to end: input → journal → replies → tables, findings, report → published.
 
 This module joins the stages and decides nothing that one of them could decide. What a run has
-collected is in its journal; a run that was stopped is found again by what it is about: the audit's
-name, the input's digest, the base URL.
+collected is in its journal, which a later start goes on with (see `unfinished`).
 """
 
 import asyncio
 import getpass
-import hashlib
 import logging
 import os
 import platform
-import secrets
 from collections.abc import Callable
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,45 +19,35 @@ import msgspec
 from pipeline import __version__
 from pipeline.atlas import API_VERSION
 from pipeline.auth import Credentials
-from pipeline.collect import Asking, Collector
+from pipeline.collect import Collector
 from pipeline.derive import derive
-from pipeline.errors import AuditError, Interrupted
+from pipeline.errors import AuditError, InputUnusable, Interrupted, JournalDamaged
 from pipeline.findings import RULES_VERSION, Judgement
-from pipeline.intake import KeptInput, keep_input, load_input, printable
-from pipeline.journal import FORMAT, Journal, Tally
+from pipeline.intake import KeptInput, printable
+from pipeline.journal import Journal, Tally
 from pipeline.outcomes import Outcome
 from pipeline.policy import Policy, default_policy
+from pipeline.pool import DRAIN_S
+from pipeline.population import Population, shortfalls
+from pipeline.published import Current, sha256_of
 from pipeline.reach import Reach, reached
 from pipeline.report import Summary
+from pipeline.report import Tally as ReportTally
 from pipeline.report.summary import RunFacts
-from pipeline.runs import AuditFolder, Current, remove_journal
-from pipeline.staging import sha256_of
+from pipeline.runs import AuditFolder, remove_journal, set_aside
+from pipeline.settings import Settings
 from pipeline.tables import SCHEMA_VERSION
+from pipeline.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
 
-#: An unfinished run that is older is not gone on with unless its date is asked for.
-_RESUMABLE = timedelta(hours=36)
+#: What is kept free before a deadline to publish in: seconds, and triples published in a second.
+#: A quarter to an eighth of what it takes as a rule; a deadline should hold on a slow disk too.
+_PUBLISHING_S, _PUBLISHED_A_SECOND = 5.0, 4000.0
 
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run is asked to do. `source` is a path, or `-` for standard input.
-
-    `audit_date` None: today in UTC, or the date of the unfinished run that is gone on with.
-    """
-
-    source: str
-    output_dir: Path
-    audit_name: str
-    credentials: Credentials
-    base_url: str
-    audit_date: date | None = None
-    ca_file: Path | None = None
-    proxy: str | None = None
-    timeout: float = 30.0
-    asking: Asking = Asking()
-    fresh: bool = False
-    strict: bool = False
+#: Bytes that a triple takes in the journal (measured: 800) and in the published run (600), and what
+#: there is besides: SQLite's log, the reports.
+_JOURNAL_BYTES, _PUBLISHED_BYTES, _SPARE_BYTES = 1000, 800, 8_000_000
 
 
 class Published(msgspec.Struct, frozen=True):
@@ -70,6 +57,19 @@ class Published(msgspec.Struct, frozen=True):
     summary: Summary
     manifest_sha256: str
     is_current: bool
+
+
+def read_published(path: Path) -> Published:
+    """Read a run that was published before; it is taken for current.
+
+    Raises `InputUnusable` where its summary cannot be read.
+    """
+    try:
+        summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
+        digest = sha256_of(path / "manifest.json")
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(f"the run in {path} cannot be read: {error}") from error
+    return Published(path, summary, digest, is_current=True)
 
 
 class Watcher:
@@ -115,12 +115,16 @@ class Audit:
         self._now = now
         self._folder = AuditFolder(settings.output_dir, settings.audit_name)
         self._signal: int | None = None
+        self._is_expired = False
         self._collector: Collector | None = None
         self._collecting: asyncio.Task[None] | None = None
 
     def stop(self, signal_number: int) -> None:
         """Stop gently: let requests in flight end, keep the journal, raise `Interrupted`."""
         self._signal = signal_number
+        self._stop_asking()
+
+    def _stop_asking(self) -> None:
         if self._collector is not None:
             self._collector.stop()
         elif self._collecting is not None:
@@ -135,7 +139,7 @@ class Audit:
         started = self._now().isoformat(timespec="seconds")
         with self._folder.lock(f"process {os.getpid()} on {platform.node()} since {started}"):
             self._folder.clean()
-            self._folder.note(event="start", at=started, source=printable(self._settings.source))
+            self._folder.note(event="start", at=started, source=self._source())
             try:
                 published = await self._run_locked()
             except BaseException as error:
@@ -144,29 +148,101 @@ class Audit:
             self._note_published(published)
             return published
 
+    def _source(self) -> str:
+        parent = self._settings.parent
+        return printable(self._settings.source) if parent is None else f"run {parent.run_id}"
+
     async def _run_locked(self) -> Published:
-        kept = keep_input(self._settings.source, self._folder.work)
-        with self._journal(kept) as journal:
-            self._begun()
-            if (self._folder.runs / journal.fact("run_id")).exists():
-                published = self._finish(journal.fact("run_id"))
-            else:
-                published = await self._collect_and_publish(journal, kept)
-        remove_journal(journal.path)
+        unfinished = Unfinished(self._settings, self._folder, self._now())
+        kept = unfinished.keep_input()
+        published = None
+        while published is None:
+            published = await self._publish_one(unfinished, kept)
         kept.path.unlink(missing_ok=True)
         return published
 
+    async def _publish_one(self, unfinished: Unfinished, kept: KeptInput) -> Published | None:
+        """Publish this run; None where that was an earlier night's, and this one is still to come.
+
+        That one died when all but its tidying was done.
+        """
+        with unfinished.open(kept) as journal:
+            self._begun()
+            is_visible = (self._folder.runs / journal.fact("run_id")).exists()
+            is_tonights = journal.fact("audit_date") == self._audit_date().isoformat()
+            if is_visible:
+                published = self._finish(journal)
+            else:
+                published = await self._collect_and_publish(journal, kept)
+        remove_journal(journal.path)
+        self._keep(unfinished.parents(journal.path))
+        return None if is_visible and not is_tonights else published
+
+    def _audit_date(self) -> date:
+        return self._settings.audit_date or self._now().date()
+
     async def _collect_and_publish(self, journal: Journal, kept: KeptInput) -> Published:
-        self._watcher.started(journal.fact("run_id"), journal.tally())
+        policy = default_policy()
+        tally, said = journal.tally(), self._shortfalls(journal, policy)
+        self._watcher.started(journal.fact("run_id"), tally)
+        for shortfall in said:
+            log.warning("%s", shortfall)
+        self._folder.check_room(_room(tally))
+        try:
+            await self._collect_until_the_end(journal)
+            self._watcher.deriving()
+            return await asyncio.to_thread(self._publish, journal, kept, policy, said)
+        except JournalDamaged as error:
+            journal.close()
+            aside = set_aside(journal.path)
+            raise JournalDamaged(f"{error}; it is set aside as {aside}") from error
+
+    def _shortfalls(self, journal: Journal, policy: Policy) -> tuple[str, ...]:
+        """Why the population cannot be taken for whole, by what was known when the run began."""
+        changed, before = journal.fact("changed_at"), journal.fact("before")
+        population = Population(
+            triples=journal.tally().triples,
+            began_at=datetime.fromisoformat(journal.fact("started_at")),
+            changed_at=datetime.fromisoformat(changed) if changed else None,
+            before=int(before) if before else None,
+            before_run=journal.fact("before_run"),
+        )
+        return shortfalls(population, self._settings.expected, policy.population.allowed_drop)
+
+    async def _collect_until_the_end(self, journal: Journal) -> None:
+        """Collect, as far as a signal or the deadline lets; only a signal is raised."""
         self._collecting = asyncio.create_task(self._collect(journal))
+        timer = self._expire_in_time(journal.tally())
         try:
             await self._collecting
         except asyncio.CancelledError:
             self._check_signal()
-            raise
+            if not self._is_expired:
+                raise
+        finally:
+            if timer is not None:
+                timer.cancel()
         self._check_signal()
-        self._watcher.deriving()
-        return await asyncio.to_thread(self._publish, journal, kept, default_policy())
+        if self._is_expired:
+            self._give_up(journal)
+
+    def _expire_in_time(self, tally: Tally) -> asyncio.TimerHandle | None:
+        """Stop asking when what is left to the deadline is needed for publishing."""
+        deadline = self._settings.deadline
+        if deadline is None:
+            return None
+        left = (deadline - self._now()).total_seconds()
+        needed = DRAIN_S + _PUBLISHING_S + tally.triples / _PUBLISHED_A_SECOND
+        return asyncio.get_running_loop().call_later(max(0.0, left - needed), self._expire)
+
+    def _expire(self) -> None:
+        """Stop asking: there is just time to publish what was answered."""
+        self._is_expired = True
+        self._stop_asking()
+
+    def _give_up(self, journal: Journal) -> None:
+        left = journal.give_up("not asked before the deadline")
+        log.warning("the deadline is near: %s triples were not asked", f"{left:,}")
 
     def _check_signal(self) -> None:
         if self._signal is not None:
@@ -176,79 +252,6 @@ class Audit:
         self._check_signal()
         if judgement is not None:
             self._judged(judgement)
-
-    # --- the journal ---
-
-    def _journal(self, kept: KeptInput) -> Journal:
-        """Open the journal of this very run if it was begun, else a new one with the input."""
-        settings = self._settings
-        about = f"{settings.audit_name}\n{kept.sha256}\n{settings.base_url}"
-        path = self._folder.work / f"{hashlib.sha256(about.encode()).hexdigest()[:16]}.journal"
-        if settings.fresh:
-            remove_journal(path)
-        if path.exists() and (journal := self._unfinished(path)) is not None:
-            self._note_credential(journal)
-            return journal
-        journal = Journal(path)
-        try:
-            load_input(kept, journal, strict=settings.strict)
-        except BaseException:
-            journal.close()
-            remove_journal(path)
-            raise
-        started_at = self._now()
-        run_id = _run_id(started_at, settings.audit_name)
-        audit_date = settings.audit_date or started_at.date()
-        journal.set_facts(
-            run_id=run_id,
-            started_at=started_at.isoformat(),
-            audit_date=audit_date.isoformat(),
-            tool_version=__version__,
-            credential_id=settings.credentials.id,
-        )
-        return journal
-
-    def _note_credential(self, journal: Journal) -> None:
-        """Name everybody who asked: a resumed run may go on with other credentials."""
-        mine, before = self._settings.credentials.id, journal.fact("credential_id")
-        if mine in before.split(", "):
-            return
-        if journal.tally().answers:
-            log.warning("going on as %s what was begun as %s", mine, before)
-            mine = f"{before}, {mine}"
-        journal.set_facts(credential_id=mine)
-
-    def _unfinished(self, path: Path) -> Journal | None:
-        """The journal at `path` if this run may go on with it; else it is set aside, and said."""
-        try:
-            journal = Journal(path)
-            reason = self._reason_to_start_anew(journal)
-        except AuditError as error:
-            aside = path.with_suffix(".damaged")
-            path.replace(aside)
-            remove_journal(path)
-            log.warning("starting anew, the journal is set aside as %s: %s", aside, error)
-            return None
-        if reason is None:
-            log.info("going on with the unfinished run %s", journal.fact("run_id"))
-            return journal
-        journal.close()
-        remove_journal(path)
-        log.warning("an unfinished run is not gone on with: %s", reason)
-        return None
-
-    def _reason_to_start_anew(self, journal: Journal) -> str | None:
-        asked_date = self._settings.audit_date
-        if not journal.fact("run_id"):
-            return "it had not read its input"
-        if journal.fact("format") != FORMAT or journal.fact("tool_version") != __version__:
-            return f"it was begun by version {journal.fact('tool_version')}"
-        if asked_date is not None and journal.fact("audit_date") != asked_date.isoformat():
-            return f"it is dated {journal.fact('audit_date')}"
-        age = self._now() - datetime.fromisoformat(journal.fact("started_at"))
-        if asked_date is None and age > _RESUMABLE:
-            return f"it was begun {age.days * 24 + age.seconds // 3600} hours ago"
-        return None
 
     # --- collecting ---
 
@@ -270,39 +273,58 @@ class Audit:
 
     # --- publishing ---
 
-    def _publish(self, journal: Journal, kept: KeptInput, policy: Policy) -> Published:
+    def _publish(
+        self, journal: Journal, kept: KeptInput, policy: Policy, said: tuple[str, ...]
+    ) -> Published:
         facts = self._facts(journal, kept, policy)
         staging = self._folder.stage(facts.run_id)
         try:
-            summary = derive(journal, policy, facts, staging, self._see)
+            tally = ReportTally(said)
+            for notice in _notices(journal):
+                tally.notice(notice)
+            summary = derive(journal, policy, facts, staging, tally, self._see)
             staging.copy("evidence/input.csv.gz", kept.path)
             staging.write("evidence/policy.toml", policy.text)
-            digest = staging.seal(self._manifest(facts))
+            digest = staging.seal(self._manifest(summary))
             self._check_signal()
         except BaseException:
             staging.discard()
             raise
-        is_current = self._folder.publish(staging, _current(summary, digest))
+        current = _current(summary, digest)
+        is_current = self._folder.publish(staging, current, facts.parent_run_id)
         return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
 
-    def _finish(self, run_id: str) -> Published:
+    def _finish(self, journal: Journal) -> Published:
         """Finish what died after its run had become visible, and before all else was done."""
+        run_id = journal.fact("run_id")
         log.info("run %s is published already; finishing", run_id)
-        path = self._folder.runs / run_id
-        digest = sha256_of(path / "manifest.json")
-        summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
-        is_current = self._folder.point(_current(summary, digest))
-        return Published(path, summary, digest, is_current)
+        found = read_published(self._folder.runs / run_id)
+        current = _current(found.summary, found.manifest_sha256)
+        is_current = self._folder.point(current, found.summary.run.parent_run_id)
+        return msgspec.structs.replace(found, is_current=is_current)
+
+    def _keep(self, spared: frozenset[str]) -> None:
+        """Remove old runs; that this cannot be done does not undo what was published."""
+        if self._settings.keep is None:
+            return
+        try:
+            removed = self._folder.keep(self._settings.keep, self._now(), spared)
+        except AuditError as error:
+            log.warning("old runs could not be removed: %s", error)
+        else:
+            if removed:
+                log.info("removed, as --keep says: %s", ", ".join(removed))
 
     def _facts(self, journal: Journal, kept: KeptInput, policy: Policy) -> RunFacts:
         tally = journal.tally()
+        started_at = datetime.fromisoformat(journal.fact("started_at"))
         return RunFacts(
             run_id=journal.fact("run_id"),
             audit_name=self._settings.audit_name,
             audit_date=date.fromisoformat(journal.fact("audit_date")),
-            parent_run_id=None,
-            started_at=datetime.fromisoformat(journal.fact("started_at")),
-            finished_at=self._now(),
+            parent_run_id=journal.fact("parent_run_id") or None,
+            started_at=started_at,
+            finished_at=max(self._now(), started_at),  # a clock may be set back
             tool_version=__version__,
             schema_version=SCHEMA_VERSION,
             rules_version=RULES_VERSION,
@@ -319,11 +341,13 @@ class Audit:
             refusal_count=tally.refusals,
         )
 
-    def _manifest(self, facts: RunFacts) -> dict[str, Any]:
+    def _manifest(self, summary: Summary) -> dict[str, Any]:
         previous = self._folder.current()
         return {
             "manifest_version": 1,
-            **msgspec.to_builtins(facts),
+            **msgspec.to_builtins(summary.run),
+            "complete": summary.complete,
+            "exit_code": summary.exit_code,
             "api_version": API_VERSION,
             "host": platform.node(),
             "operator": _operator(),
@@ -373,8 +397,16 @@ def _current(summary: Summary, manifest_sha256: str) -> Current:
     )
 
 
-def _run_id(started_at: datetime, audit_name: str) -> str:
-    return f"{started_at:%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"
+def _notices(journal: Journal) -> list[str]:
+    """What the report says of how the run came about."""
+    parent, taken = journal.fact("parent_run_id"), journal.fact("taken_answers")
+    return [f"Completes {parent}: {int(taken):,} answers are from its evidence."] if parent else []
+
+
+def _room(tally: Tally) -> int:
+    """Bytes that journalling what is left, and publishing all of it, will take."""
+    left = tally.triples - tally.answers
+    return _SPARE_BYTES + left * _JOURNAL_BYTES + tally.triples * _PUBLISHED_BYTES
 
 
 def _operator() -> str:

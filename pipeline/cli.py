@@ -18,35 +18,45 @@ from pipeline import __version__
 from pipeline.errors import ConfigurationWrong, ExitCode, OutputsUnwritable
 from pipeline.loop import run_loop
 from pipeline.options import (
+    AcceptDrop,
     Attempts,
     AttemptsAtList,
     BaseUrl,
     CaFile,
+    Complete,
     Concurrency,
+    Deadline,
     ExitZero,
     Fetch,
     Input,
+    Keep,
     LogFormat,
     LogFormatOption,
+    MaxInputAge,
     MaxShare,
+    MinTriples,
     NoProgress,
     OutputDir,
     Quiet,
     Timeout,
     read_audit_date,
     read_audit_name,
+    read_deadline,
     read_duration,
+    read_input_age,
 )
 from pipeline.outcomes import FetchBy
 
 if TYPE_CHECKING:
     from pipeline.atlas import Limits
-    from pipeline.audit import Published, Settings, Watcher
+    from pipeline.audit import Published, Watcher
     from pipeline.auth import Credentials
     from pipeline.discover import Found, Wanted
     from pipeline.findings import Judgement
     from pipeline.plan import Read
+    from pipeline.published import PublishedRun
     from pipeline.reach import Reach
+    from pipeline.settings import Settings
     from pipeline.simulator import BucketRules, FaultPlan, Fleet
     from pipeline.simulator.server import Simulator
 
@@ -93,7 +103,10 @@ def _common(
 
 @app.command()
 def run(
-    input_: Input,
+    input_: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
+    ] = "",
+    complete: Complete = "",
     output_dir: OutputDir = Path("outputs"),
     audit_name: Annotated[
         str, typer.Option(help="Lock, history and current run go by it. Default: INPUT's stem.")
@@ -112,6 +125,11 @@ def run(
         typer.Option("--envelope", help="Have Atlas wrap its single answers with their status."),
     ] = False,
     fetch: Fetch = FetchBy.GET,
+    min_triples: MinTriples = None,
+    max_input_age: MaxInputAge = "",
+    accept_drop: AcceptDrop = False,
+    deadline: Deadline = "",
+    keep: Keep = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew even if this run was begun before.")
     ] = False,
@@ -125,30 +143,44 @@ def run(
 ) -> None:
     """Audit every triple of a CSV file.
 
+    What was stopped on the way goes on when the same command is started again.
+
     Credentials come from the environment: MONGODB_ATLAS_CLIENT_ID and _CLIENT_SECRET of a service
     account, or MONGODB_ATLAS_PUBLIC_API_KEY and _PRIVATE_API_KEY, or MONGODB_ATLAS_ACCESS_TOKEN;
     each also as a file named by the variable with _FILE at its end.
     """
     from pipeline import talk
-    from pipeline.audit import Settings
     from pipeline.auth import read_credentials
     from pipeline.collect import Asking
     from pipeline.fetch import Retry
+    from pipeline.population import Expected
+    from pipeline.settings import Settings
     from pipeline.transport import proxy_for, read_base_url
 
     talk.set_up(log_format=log_format, quiet=quiet)
     address = read_base_url(base_url)
+    parent = _parent(complete, output_dir, address, [input_, audit_name, audit_date, max_input_age])
+    if parent is not None and (done := _nothing_to_complete(parent)) is not None:
+        raise typer.Exit(_report(done, exit_zero=exit_zero, quiet=quiet))
     settings = Settings(
         source=input_,
         output_dir=output_dir,
-        audit_name=read_audit_name(audit_name, input_),
-        audit_date=read_audit_date(audit_date),
+        audit_name=parent.manifest.audit_name if parent else read_audit_name(audit_name, input_),
+        audit_date=parent.manifest.audit_date if parent else read_audit_date(audit_date),
+        parent=parent,
         credentials=_credentials(lambda: read_credentials(os.environ)),
         base_url=address,
         ca_file=ca_file,
         proxy=proxy_for(address, os.environ),
         timeout=timeout,
         asking=Asking(concurrency, max_share, Retry(attempts), envelope, fetch),
+        expected=Expected(
+            min_triples=min_triples,
+            max_age=read_input_age(max_input_age, input_),
+            accept_drop=accept_drop,
+        ),
+        deadline=read_deadline(deadline, datetime.now(UTC)),
+        keep=keep,
         fresh=fresh,
         strict=strict,
     )
@@ -156,6 +188,40 @@ def run(
     watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
     published = run_loop(_audit(settings, watcher, reread=lambda: read_credentials(os.environ)))
     raise typer.Exit(_report(published, exit_zero=exit_zero, quiet=quiet))
+
+
+def _parent(
+    named: str, output_dir: Path, address: str, of_an_input: list[str]
+) -> "PublishedRun | None":
+    """Find the run to complete; None where an input is audited."""
+    from pipeline.published import find_run
+
+    if not named and not of_an_input[0]:
+        raise typer.BadParameter("give an INPUT, or --complete RUN")
+    if not named:
+        return None
+    if any(of_an_input):
+        raise typer.BadParameter(
+            "--complete RUN takes INPUT, audit name and date from RUN: give none of them"
+        )
+    parent = find_run(output_dir, named)
+    if parent.manifest.base_url != address:
+        raise ConfigurationWrong(
+            f"{parent.run_id} asked {parent.manifest.base_url}, and this would ask {address}",
+            hint="give the same --base-url: answers of two places are not one run",
+        )
+    return parent
+
+
+def _nothing_to_complete(parent: "PublishedRun") -> "Published | None":
+    """The run itself, where none of its triples is inconclusive."""
+    from pipeline.audit import read_published
+
+    published = read_published(parent.path)
+    if published.summary.counts.inconclusive_count:
+        return None
+    log.info("nothing to complete: no triple of %s is inconclusive", parent.run_id)
+    return published
 
 
 def _credentials(read: "Callable[[], Credentials]") -> "Credentials":
@@ -464,9 +530,9 @@ def demo(
 
 
 async def _demo(source: Path | None, output_dir: Path, watcher: "Watcher") -> "Published":
-    from pipeline.audit import Settings
     from pipeline.auth import Credentials, Kind
     from pipeline.demo import check
+    from pipeline.settings import Settings
     from pipeline.simulator import Credentials as Simulated
     from pipeline.simulator import FaultPlan, Fleet, serve
 

@@ -49,14 +49,14 @@ def derive(
     policy: Policy,
     facts: RunFacts,
     staging: Staging,
+    tally: Tally,
     see: Callable[[Judgement | None], None],
 ) -> Summary:
-    """Write everything but the manifest into `staging`; gives the summary.
+    """Write everything but the manifest into `staging`; gives the summary that `tally` makes.
 
     `see` is shown every judgement, and None now and then; it may raise to stop. Raises
     `ProgramFault` where a law breaks.
     """
-    tally = Tally()
     if is_loopback(urlsplit(facts.base_url).hostname or ""):
         tally.notice("The answers came from this machine itself: a simulator, or a proxy to Atlas.")
     with ExitStack() as stack:
@@ -73,7 +73,7 @@ def derive(
             write_unresolved(judgement.outcomes)
     summary = tally.summary(facts, journal.bad_lines())
     _write_run(summary, staging)
-    _check_rows(summary, staging)
+    _check_rows(summary, staging, journal.reply_count())
     _write_reports(summary, staging)
     return summary
 
@@ -188,13 +188,13 @@ def _write_run(summary: Summary, staging: Staging) -> None:
         sink.add(tuple(known[name] for name in RUNS.names[len(RUN_COLUMNS) :]))
 
 
-def _check_rows(summary: Summary, staging: Staging) -> None:
+def _check_rows(summary: Summary, staging: Staging, replies: int) -> None:
     """Check that the tables hold the rows that the counts speak of."""
     counts = summary.counts
     wanted = {
         OUTCOMES: counts.triple_count,
         CHECKPOINTS: counts.pass_count + counts.fail_count,
-        REPLIES: summary.run.request_count,
+        REPLIES: replies,
     }
     for table, rows in wanted.items():
         if staging.rows(table) != rows:

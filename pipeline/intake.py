@@ -10,6 +10,7 @@ import hashlib
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
 from typing import IO, cast
@@ -51,6 +52,14 @@ def keep_input(source: str, work: Path) -> KeptInput:
         except OSError as error:
             raise OutputsUnwritable(f"{kept} cannot be written: {error.strerror}") from error
     return KeptInput(kept, digest.hexdigest(), name)
+
+
+def changed_at(source: str) -> datetime | None:
+    """When the input was last changed; None where that is not known, as of standard input."""
+    path = Path(source)
+    if source == "-" or not path.is_file():
+        return None
+    return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
 
 def printable(path: str) -> str:

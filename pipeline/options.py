@@ -1,10 +1,11 @@
 """Options that several commands have, each with its meaning, its help and how its text is read."""
 
 import re
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
@@ -42,6 +43,48 @@ Fetch = Annotated[
         "request. auto: list where a project's rate limit would be waited for.",
     ),
 ]
+Complete = Annotated[
+    str,
+    typer.Option(
+        metavar="RUN",
+        help="Instead of INPUT: ask for RUN's inconclusive triples again, keep its other answers.",
+    ),
+]
+Keep = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="NIGHTS",
+        help="Then remove the runs of all but so many audit dates; never the current run, one that "
+        "another completes, or one younger than a day. Default: keep all.",
+    ),
+]
+Deadline = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN",
+        help="Stop asking in time to publish before it: 90m, or 06:30Z, 06:30+02:00, "
+        "06:30+Europe/Berlin. What was not asked is inconclusive; --complete asks it later.",
+    ),
+]
+MinTriples = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="A run of fewer triples is not complete (3)."),
+]
+MaxInputAge = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION", help="A run of an INPUT changed longer ago is not complete (3)."
+    ),
+]
+AcceptDrop = Annotated[
+    bool,
+    typer.Option(
+        "--accept-drop",
+        help="That there are so many fewer triples than in the last complete run is as it should "
+        "be; else a drop of more than the policy allows is not complete (3).",
+    ),
+]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless the exit code is not 0.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]
@@ -49,7 +92,7 @@ ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
 ]
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
 def read_duration(option: str, text: str) -> timedelta | None:
@@ -59,7 +102,7 @@ def read_duration(option: str, text: str) -> timedelta | None:
     """
     if not text:
         return None
-    found = re.fullmatch(r"(\d{1,6})([mhdw])", text, re.ASCII)
+    found = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
     if found is None:
         raise ConfigurationWrong(
             f"{option} {text!r} is not a duration", hint="write it as 90m, 36h, 7d or 2w"
@@ -75,6 +118,52 @@ def read_duration(option: str, text: str) -> timedelta | None:
 
 #: Far more than Atlas's age, and far less than what calendars can take away from today.
 _LONGEST_DURATION = timedelta(days=36_500)
+
+
+def read_input_age(text: str, source: str) -> timedelta | None:
+    """Read `--max-input-age`, as `read_duration` does.
+
+    Raises `ConfigurationWrong` also where standard input has no age.
+    """
+    age = read_duration("--max-input-age", text)
+    if age is not None and source == "-":
+        raise ConfigurationWrong(
+            "standard input has no age", hint="leave --max-input-age out, or name a file"
+        )
+    return age
+
+
+def read_deadline(text: str, now: datetime) -> datetime | None:
+    """Read `--deadline`: a duration from `now` on, or the next HH:MM in a zone; None where empty.
+
+    A zone is Z, an offset such as +02:00, or + and a name such as Europe/Berlin. Raises
+    `ConfigurationWrong`.
+    """
+    found = re.fullmatch(r"(\d\d):(\d\d)(Z|[+-]\d\d:\d\d|\+[A-Za-z][\w/+-]*)", text, re.ASCII)
+    if found is None:
+        duration = read_duration("--deadline", text)
+        return now + duration if duration is not None else None
+    try:
+        clock, zone = time(int(found[1]), int(found[2])), _zone(found[3])
+    except (ValueError, ZoneInfoNotFoundError) as error:
+        raise ConfigurationWrong(
+            f"--deadline {text!r} is not a time of day: {error}",
+            hint="write it as 06:30Z, 06:30+02:00 or 06:30+Europe/Berlin, or as a duration: 90m",
+        ) from error
+    today = now.astimezone(zone).date()
+    deadline = datetime.combine(today, clock, zone)
+    if deadline <= now:
+        deadline = datetime.combine(today + timedelta(days=1), clock, zone)
+    return deadline.astimezone(UTC)
+
+
+def _zone(text: str) -> tzinfo:
+    if text == "Z":
+        return UTC
+    if text[1].isalpha():
+        return ZoneInfo(text[1:])
+    hours, minutes = int(text[1:3]), int(text[4:6])
+    return timezone((-1 if text[0] == "-" else 1) * timedelta(hours=hours, minutes=minutes))
 
 
 _AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")

@@ -8,6 +8,7 @@ import hashlib
 import tomllib
 from enum import StrEnum
 from importlib import resources
+from typing import Annotated
 
 import msgspec
 
@@ -30,8 +31,19 @@ class RuleTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     controls: tuple[str, ...] = ()
 
 
+class PopulationTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a policy says about the population.
+
+    `allowed_drop` is the share, from 0 to 1, of the triples of the last complete run that may be
+    gone before a run is not complete.
+    """
+
+    allowed_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
+
+
 class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rules: dict[str, RuleTerms]
+    population: PopulationTerms = PopulationTerms()
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -39,6 +51,7 @@ class Policy(msgspec.Struct, frozen=True):
 
     text: str
     rules: dict[str, RuleTerms]
+    population: PopulationTerms = PopulationTerms()
 
     @property
     def sha256(self) -> str:
@@ -55,7 +68,7 @@ def read_policy(text: str) -> Policy:
         document = msgspec.convert(tomllib.loads(text), _Document)
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise ConfigurationWrong(f"the policy cannot be used: {error}") from error
-    return Policy(text, document.rules)
+    return Policy(text, document.rules, document.population)
 
 
 def default_policy() -> Policy:

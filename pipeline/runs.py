@@ -13,34 +13,27 @@ once, and reads on from there, never sees half a run.
 """
 
 import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import filelock
 import msgspec
 
-from pipeline.errors import AlreadyRunning, OutputsUnwritable
+from pipeline.errors import AlreadyRunning, AuditError, OutputsUnwritable
+from pipeline.published import Current, PublishedRun, read_current, read_run
 from pipeline.staging import Staging, writing
+
+log = logging.getLogger(__name__)
 
 #: A journal untouched for so long is not gone on with any more. Seconds.
 _ABANDONED_S = 7 * 86_400
-
-
-class Current(msgspec.Struct, frozen=True):
-    """What `current.json` says; `path` is relative to the audit's folder."""
-
-    run_id: str
-    audit_date: date
-    path: str
-    manifest_sha256: str
-    exit_code: int
-    schema_version: str
 
 
 class AuditFolder:
@@ -87,13 +80,29 @@ class AuditFolder:
     def clean(self) -> None:
         """Remove what runs that died left behind; only while holding the lock.
 
-        Half-staged runs, and journals that nobody went on with for a week.
+        Half-staged and half-removed runs, and journals that nobody went on with for a week; and a
+        link that a crash parted from the pointer is moved to where that points.
         """
-        for left in self.work.glob("stage-*"):
+        for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
             shutil.rmtree(left, ignore_errors=True)
-        for journal in self.work.glob("*.journal"):
+        for journal in (*self.work.glob("*.journal"), *self.work.glob("*.damaged")):
             if time.time() - journal.stat().st_mtime > _ABANDONED_S:
                 remove_journal(journal)
+        current, link = self.current(), self.path / "current"
+        if current is not None and not (link.is_symlink() and str(link.readlink()) == current.path):
+            with writing(link):
+                self._link_to(current)
+
+    def check_room(self, needed: int) -> None:
+        """Raise `OutputsUnwritable` where fewer than `needed` bytes are free."""
+        free = shutil.disk_usage(self.work).free
+        if free < needed:
+            raise OutputsUnwritable(
+                f"{self.path} has {_size(free)} free, and this run needs about {_size(needed)}; "
+                "nothing was asked",
+                hint="make room, or name another folder with --output-dir; "
+                "then start the same command again",
+            )
 
     def note(self, **facts: Any) -> None:
         """Add one line to `attempts.jsonl`."""
@@ -107,54 +116,111 @@ class AuditFolder:
             os.fsync(file.fileno())
 
     def current(self) -> Current | None:
-        """Read the pointer; None before the first run."""
-        try:
-            return msgspec.json.decode((self.path / "current.json").read_bytes(), type=Current)
-        except FileNotFoundError:
-            return None
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise OutputsUnwritable(
-                f"{self.path / 'current.json'} cannot be read: {error}",
-                hint="restore it from a copy, or remove it and start again",
-            ) from error
+        """Read the pointer, as `read_current` does."""
+        return read_current(self.path)
 
     def stage(self, run_id: str) -> Staging:
         """Begin a run's folder, out of sight."""
         return Staging(self.work / f"stage-{run_id}", run_id)
 
-    def publish(self, staging: "Staging", current: Current) -> bool:
-        """Make a staged run visible, then current, as `point` does."""
+    def publish(self, staging: Staging, current: Current, parent: str | None = None) -> bool:
+        """Make a staged run visible, then current.
+
+        False when the current run stays: it has a later audit date, or it is another one than the
+        run `parent` which this one completes.
+        """
         known = self.current()
         with writing(self.path):
             _sync_tree(staging.path)
             staging.path.rename(self.runs / staging.run_id)
             _sync(self.runs)
-        return self._point(known, current)
+        return self._point(known, current, parent)
 
-    def point(self, current: Current) -> bool:
-        """Make a run that is visible already current; once more does no harm.
+    def point(self, current: Current, parent: str | None = None) -> bool:
+        """Make a run that is visible already current, as `publish` does; once more does no harm.
 
-        False when it stays as it is, because the current run has a later audit date.
+        A run that was begun later, and is current, stays so.
         """
-        return self._point(self.current(), current)
+        known = self.current()
+        if known is not None and known.run_id > current.run_id:
+            return False
+        return self._point(known, current, parent)
 
-    def _point(self, known: Current | None, current: Current) -> bool:
-        if known is not None and known.audit_date > current.audit_date:
+    def _point(self, known: Current | None, current: Current, parent: str | None) -> bool:
+        if known is not None and not _follows(current, known, parent):
             return False
         with writing(self.path):
-            self._point_to(current)
+            pointer = self.work / "current.json"
+            pointer.write_bytes(msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n")
+            _sync(pointer)
+            pointer.replace(self.path / "current.json")
+            self._link_to(current)
         return True
 
-    def _point_to(self, current: Current) -> None:
-        pointer = self.work / "current.json"
-        pointer.write_bytes(msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n")
-        _sync(pointer)
-        pointer.replace(self.path / "current.json")
+    def _link_to(self, current: Current) -> None:
         link = self.work / "current"
         link.unlink(missing_ok=True)
         link.symlink_to(current.path)
         link.replace(self.path / "current")
         _sync(self.path)
+
+    # --- the runs there are ---
+
+    def published(self) -> Iterator[PublishedRun]:
+        """Give the published runs, the one begun last first; what is no run is said and left."""
+        for path in sorted(self.runs.iterdir(), reverse=True):
+            try:
+                yield read_run(path)
+            except AuditError as error:
+                log.warning("%s is left out: %s", path, error)
+
+    def last_complete(self, until: date) -> PublishedRun | None:
+        """Give the latest complete run that is labelled `until` or earlier, by its label."""
+        complete = [
+            run
+            for run in self.published()
+            if run.manifest.complete and run.manifest.audit_date <= until
+        ]
+        return max(complete, key=lambda run: (run.manifest.audit_date, run.run_id), default=None)
+
+    def keep(self, nights: int, now: datetime, spared: Container[str] = ()) -> list[str]:
+        """Remove all runs but those of the latest `nights` audit dates; gives what was removed.
+
+        Never the current run, one that another names as its parent, one younger than a day, or one
+        of `spared`.
+        """
+        runs, current = list(self.published()), self.current()
+        dates = sorted({run.manifest.audit_date for run in runs}, reverse=True)[:nights]
+        kept = {run.manifest.parent_run_id for run in runs} | {current and current.run_id}
+        removed = [
+            run.path
+            for run in runs
+            if run.manifest.audit_date not in dates
+            and now - run.manifest.finished_at >= timedelta(days=1)
+            and run.run_id not in kept
+            and run.run_id not in spared
+        ]
+        for path in removed:
+            self._remove(path)
+        return [path.name for path in removed]
+
+    def _remove(self, path: Path) -> None:
+        """Take a run out of sight in one step, then away."""
+        with writing(path):
+            gone = path.rename(self.work / f"gone-{path.name}")
+            _sync(self.runs)
+            shutil.rmtree(gone)
+
+
+def _follows(current: Current, known: Current, parent: str | None) -> bool:
+    """Whether a run may become current in place of the one that is."""
+    if parent is not None and known.audit_date == current.audit_date:
+        return known.run_id in (parent, current.run_id)
+    return known.audit_date <= current.audit_date
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
 
 
 def _read_note(note: Path) -> str:
@@ -165,10 +231,25 @@ def _read_note(note: Path) -> str:
         return "an unknown process"
 
 
+#: A journal's file, and those that SQLite keeps beside it. The first goes first: what is left of a
+#: removal that was broken off is then no journal, and the next one begins by removing it.
+_JOURNAL_FILES = ("", "-wal", "-shm")
+
+
 def remove_journal(path: Path) -> None:
-    """Remove a journal with the files that SQLite keeps beside it."""
-    for suffix in ("", "-wal", "-shm"):
+    """Remove a journal, or what is left of one."""
+    for suffix in _JOURNAL_FILES:
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a journal another name, under which nobody goes on with it; gives that."""
+    aside = path.with_suffix(".damaged")
+    remove_journal(aside)
+    for suffix in _JOURNAL_FILES:
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside
 
 
 def _sync_tree(folder: Path) -> None:

@@ -1,6 +1,5 @@
 """A run's folder while it is being written, out of every reader's sight: tables, texts, digests."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import OutputsUnwritable
+from pipeline.published import sha256_of
 from pipeline.tables import Table, complete, own_columns
 
 #: Rows in one Parquet row group, at most.
@@ -204,9 +204,3 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         where = error.filename or path
         raise OutputsUnwritable(f"{where} cannot be written: {error.strerror or error}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Give a file's SHA-256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -347,9 +347,19 @@ RUNS = Table(
         _required("absent_count", "int64", "in ABSENT"),
         _required("inconclusive_count", "int64", "in INCONCLUSIVE"),
         _required("excused_count", "int64", "of FAIL and ABSENT, those that are excused"),
-        _required("request_count", "int64", "requests sent, without those of authentication"),
+        _required(
+            "request_count",
+            "int64",
+            "requests sent by this run, without those of authentication; the replies that it takes "
+            "over from the run it completes are not counted again",
+        ),
         _required("refusal_count", "int64", "of these answered by 429"),
-        _required("complete", "bool", "no inconclusive triple and no bad line"),
+        _required(
+            "complete",
+            "bool",
+            "no inconclusive triple, no bad line, and no population that is smaller or older than "
+            "it should be",
+        ),
         _required(
             "exit_code",
             "int32",
@@ -362,10 +372,11 @@ TABLES = (CHECKPOINTS, PARTS, OUTCOMES, CLUSTERS, FINDINGS, RUNS)
 
 REPLIES = Table(
     "replies",
-    "evidence: one row for each request of the run, but for those of authentication",
+    "evidence: one row for each request of the run, but for those of authentication; in a run that "
+    "completes another also the replies that its definite answers rest on, under their old ids",
     (
         _required("run_id", "string", "the run"),
-        _required("reply_id", "int64", "number in the order of arrival"),
+        _required("reply_id", "int64", "number in the order of arrival; unique in the run"),
         _required("purpose", "string", "checkpoint, list, preliminary, or limits"),
         Column("group_id", "string", "the triple it was asked for"),
         Column("cluster_name", "string", "the triple it was asked for"),

@@ -766,7 +766,7 @@ def test_resumed_run_names_everybody_who_asked(slow: Served, tmp_path: Path) -> 
 
 
 KILLS = {
-    "before the pointer": "import pipeline.runs as r; r.AuditFolder._point_to = DIE; ",
+    "before the pointer": "import pipeline.runs as r; r.AuditFolder._point = DIE; ",
     "before the link": "import pathlib; pathlib.Path.symlink_to = DIE; ",
     "before the journal goes": "import pipeline.audit as a; a.remove_journal = DIE; ",
 }

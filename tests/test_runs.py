@@ -21,7 +21,8 @@ import pytest
 
 from pipeline import runs
 from pipeline.errors import AlreadyRunning, AuditError, OutputsUnwritable
-from pipeline.runs import AuditFolder, Current
+from pipeline.published import Current
+from pipeline.runs import AuditFolder
 from pipeline.staging import Staging
 from tests.test_staging import CONSTANTS, NIGHT, ROOT, THINGS
 

@@ -90,7 +90,7 @@ ADVICE: dict[FailureKind, tuple[str, str]] = {
         "see what stands between this machine and Atlas; the evidence holds the body",
     ),
     FailureKind.NOT_ASKED: (
-        "not asked, because the project's requests before it all failed",
-        "run again later",
+        "not asked: the project's requests before it all failed, or the deadline came",
+        "ask just these again: run --complete RUN",
     ),
 }

@@ -166,6 +166,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     excused_count: int
     duration_s: float
     laws: tuple[Law, ...]
+    shortfalls: tuple[str, ...]
     notices: tuple[str, ...]
     projects: tuple[ProjectCounts, ...]
     clusters: tuple[Cluster, ...]
@@ -194,9 +195,13 @@ class _Shown:
 
 
 class Tally:
-    """Counts judgements; one for a run."""
+    """Counts judgements; one for a run.
 
-    def __init__(self) -> None:
+    `shortfalls` say why its population cannot be taken for whole: such a run is not complete.
+    """
+
+    def __init__(self, shortfalls: tuple[str, ...] = ()) -> None:
+        self.shortfalls = shortfalls
         self.counts = Counts()
         self.excused_count = 0
         self.open_count = 0
@@ -285,7 +290,7 @@ class Tally:
 
     def exit_code(self, bad_line_count: int) -> ExitCode:
         """How the run ends."""
-        is_incomplete = bool(self.counts.inconclusive_count or bad_line_count)
+        is_incomplete = bool(self.counts.inconclusive_count or bad_line_count or self.shortfalls)
         if self.open_count:
             return ExitCode.OPEN_AND_INCOMPLETE if is_incomplete else ExitCode.OPEN
         return ExitCode.INCOMPLETE if is_incomplete else ExitCode.COMPLETE
@@ -316,7 +321,12 @@ class Tally:
             excused_count=self.excused_count,
             duration_s=(facts.finished_at - facts.started_at).total_seconds(),
             laws=laws,
-            notices=(*self._date_notices(facts.audit_date), *self._said_notices()),
+            shortfalls=self.shortfalls,
+            notices=(
+                *self.shortfalls,
+                *self._date_notices(facts.audit_date),
+                *self._said_notices(),
+            ),
             projects=tuple(self._projects[group_id] for group_id in sorted(self._projects)),
             clusters=tuple(clusters),
             clusters_left_out=self._cluster_count - len(clusters),
@@ -425,16 +435,21 @@ def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
         if facts.bad_line_count
         else "",
     ]
+    short = " ".join(tally.shortfalls)
     said = ", ".join(filter(None, (*trouble, *unknown)))
     passes = "passes" if 1 in (counts.pass_count, counts.triple_count) else "pass"
     of = f"{counts.pass_count:,} of {_n(counts.triple_count, 'checkpoint')} {passes}"
     if tally.open_count:
-        return "No", f"{of}; {said}."
-    if any(unknown):
-        return "Not all known", f"{of}; {said}."
+        return "No", _sentences(short, f"{of}; {said}.")
+    if any(unknown) or short:
+        return "Not all known", _sentences(short, f"{of}; {said}." if said else f"{of}.")
     if said:
         return "Yes, with exceptions", f"{of}; {said}, all excused."
     return "Yes", f"{of}: Atlas reports them restorable, and no rule objects."
+
+
+def _sentences(*said: str) -> str:
+    return " ".join(filter(None, said))
 
 
 def _n(count: int, noun: str) -> str:

@@ -16,9 +16,10 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.audit import Audit, Settings, Watcher
+from pipeline.audit import Audit, Watcher
 from pipeline.auth import Credentials, Kind
 from pipeline.loop import run_loop
+from pipeline.settings import Settings
 from pipeline.tables import only_write
 from tests.benchmarks.lineup import CLIENT_ID, CLIENT_SECRET
 

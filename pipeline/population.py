@@ -1,0 +1,85 @@
+"""The population: whether there are as many triples as there should be, and as new as they should.
+
+A list that a broken export cut short would otherwise pass as a whole night: all of its few triples
+are fine. Pure; what is known of the input and of earlier runs is given.
+"""
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What whoever starts a run says about its input; None where nothing is said.
+
+    `accept_drop`: that there are so many fewer triples than before is as it should be.
+    """
+
+    min_triples: int | None = None
+    max_age: timedelta | None = None
+    accept_drop: bool = False
+
+
+class Population(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run's triples.
+
+    `changed_at` is when the input was last changed (None: not known, as of standard input),
+    `began_at` when the run began; `before` are the triples of `before_run`, the last complete run.
+    """
+
+    triples: int
+    began_at: datetime
+    changed_at: datetime | None = None
+    before: int | None = None
+    before_run: str = ""
+
+
+def shortfalls(population: Population, expected: Expected, allowed_drop: float) -> tuple[str, ...]:
+    """Say in sentences why the population cannot be taken for whole; none where it can.
+
+    `allowed_drop` is the share of the triples of the last complete run that may be gone.
+    """
+    said = (
+        _too_few(population, expected),
+        "" if expected.accept_drop else _dropped(population, allowed_drop),
+        _too_old(population, expected),
+    )
+    return tuple(filter(None, said))
+
+
+def _too_few(population: Population, expected: Expected) -> str:
+    if expected.min_triples is None or population.triples >= expected.min_triples:
+        return ""
+    return (
+        f"{_triples(population.triples)} in the input, {expected.min_triples:,} at least expected."
+    )
+
+
+def _dropped(population: Population, allowed_drop: float) -> str:
+    before = population.before
+    if before is None or before - population.triples <= allowed_drop * before:
+        return ""
+    return (
+        f"The population shrank: {_triples(population.triples)}, {before:,} in the last complete "
+        f"run {population.before_run}; a drop of more than {allowed_drop:.0%} needs --accept-drop."
+    )
+
+
+def _too_old(population: Population, expected: Expected) -> str:
+    if expected.max_age is None or population.changed_at is None:
+        return ""
+    age = population.began_at - population.changed_at
+    if age <= expected.max_age:
+        return ""
+    return (
+        f"The input was last changed {population.changed_at:%Y-%m-%d %H:%M} UTC, "
+        f"{_hours(age)} before the run began; {_hours(expected.max_age)} are allowed."
+    )
+
+
+def _triples(count: int) -> str:
+    return f"{count:,} triple" if count == 1 else f"{count:,} triples"
+
+
+def _hours(age: timedelta) -> str:
+    return f"{age / timedelta(hours=1):,.1f} hours"

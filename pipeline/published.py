@@ -1,0 +1,158 @@
+"""Runs that were published: finding one, and what its manifest says.
+
+A run is named by its folder, by its id, or by its audit, which stands for the run that is current.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from datetime import date, datetime
+from pathlib import Path
+
+import msgspec
+
+from pipeline.errors import InputMissing, InputUnusable, OutputsUnwritable
+
+
+class Current(msgspec.Struct, frozen=True):
+    """What `current.json` says; `path` is relative to the audit's folder."""
+
+    run_id: str
+    audit_date: date
+    path: str
+    manifest_sha256: str
+    exit_code: int
+    schema_version: str
+
+
+class File(msgspec.Struct, frozen=True):
+    """One file of a run: its place in the folder, and its digest, hexadecimal."""
+
+    path: str
+    sha256: str
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What other runs want to know of one; the manifest itself says more."""
+
+    run_id: str
+    audit_name: str
+    audit_date: date
+    parent_run_id: str | None
+    started_at: datetime
+    finished_at: datetime
+    base_url: str
+    input_source: str
+    input_sha256: str
+    triple_count: int
+    complete: bool
+    exit_code: int
+    files: tuple[File, ...]
+
+
+class PublishedRun(msgspec.Struct, frozen=True):
+    """A published run: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def run_id(self) -> str:
+        """By which the run is known."""
+        return self.manifest.run_id
+
+    def files(self, folder: str) -> list[Path]:
+        """Give the files of one of its folders, after checking their digests.
+
+        Raises `InputUnusable` for one that is not as it was published.
+        """
+        found = [file for file in self.manifest.files if file.path.startswith(f"{folder}/")]
+        return [self._checked(file) for file in found]
+
+    def file(self, path: str) -> Path:
+        """Give one file, as `files` does."""
+        found = [file for file in self.manifest.files if file.path == path]
+        if not found:
+            raise InputUnusable(f"the run {self.run_id} has no {path}")
+        return self._checked(found[0])
+
+    def _checked(self, file: File) -> Path:
+        path = self.path / file.path
+        try:
+            is_whole = sha256_of(path) == file.sha256
+        except OSError as error:
+            raise InputUnusable(
+                f"{path} cannot be read: {error.strerror}", hint=_AS_IT_WAS
+            ) from error
+        if not is_whole:
+            raise InputUnusable(f"{path} is not as it was published", hint=_AS_IT_WAS)
+        return path
+
+
+_AS_IT_WAS = "restore the run's folder from a copy"
+
+
+def read_run(path: Path) -> PublishedRun:
+    """Read the run in a folder.
+
+    Raises `InputMissing` where there is none, `InputUnusable` where its manifest cannot be used.
+    """
+    manifest = path / "manifest.json"
+    try:
+        read = msgspec.json.decode(manifest.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputMissing(f"there is no run in {path}", hint=_NAME_ONE) from error
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(f"{manifest} cannot be read: {error}") from error
+    return PublishedRun(path, read)
+
+
+_NAME_ONE = "name a run by its folder, its id, or its audit (whose current run is meant then)"
+
+
+def read_current(folder: Path) -> Current | None:
+    """Read the pointer of an audit's folder; None where there is none.
+
+    Raises `OutputsUnwritable` for one that cannot be understood.
+    """
+    pointer = folder / "current.json"
+    try:
+        return msgspec.json.decode(pointer.read_bytes(), type=Current)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise OutputsUnwritable(
+            f"{pointer} cannot be read: {error}",
+            hint="restore it from a copy, or remove it and start again",
+        ) from error
+
+
+def find_run(output_dir: Path, named: str) -> PublishedRun:
+    """Find a run below `output_dir`, or anywhere by its folder.
+
+    Raises `InputMissing` where there is none, `InputUnusable` where its manifest cannot be used.
+    """
+    for path in _places(output_dir, named):
+        if (path / "manifest.json").exists():
+            return read_run(path.resolve())
+    raise InputMissing(f"there is no run {named!r} in {output_dir}", hint=_NAME_ONE)
+
+
+def _places(output_dir: Path, named: str) -> Iterator[Path]:
+    """Where a run of that name may be: an audit's current run, a run of any audit, a folder."""
+    if "/" not in named and named not in {"", ".", ".."}:
+        is_audit = (output_dir / named).is_dir()
+        if is_audit and (current := read_current(output_dir / named)) is not None:
+            yield output_dir / named / current.path
+        yield from sorted(output_dir.glob(f"*/runs/{_literally(named)}"))
+    yield Path(named)
+
+
+def _literally(text: str) -> str:
+    """Keep what a glob would take for a pattern."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
+
+
+def sha256_of(path: Path) -> str:
+    """Give a file's SHA-256, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

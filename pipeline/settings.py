@@ -1,0 +1,38 @@
+"""What one run is asked to do."""
+
+from datetime import date, datetime
+from pathlib import Path
+
+import msgspec
+
+from pipeline.auth import Credentials
+from pipeline.collect import Asking
+from pipeline.population import Expected
+from pipeline.published import PublishedRun
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What one run is asked to do.
+
+    `source` is a path, or `-` for standard input; with `parent`, the run that is completed, it is
+    that run's input. `audit_date` None: today in UTC, or the date of the unfinished run that is
+    gone on with. Nothing is asked any more when what is left until `deadline` (None: for ever) is
+    needed for publishing. Of published runs those of the latest `keep` dates stay (None: all).
+    """
+
+    source: str
+    output_dir: Path
+    audit_name: str
+    credentials: Credentials
+    base_url: str
+    audit_date: date | None = None
+    parent: PublishedRun | None = None
+    ca_file: Path | None = None
+    proxy: str | None = None
+    timeout: float = 30.0
+    asking: Asking = Asking()
+    expected: Expected = Expected()
+    deadline: datetime | None = None
+    keep: int | None = None
+    fresh: bool = False
+    strict: bool = False

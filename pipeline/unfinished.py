@@ -1,0 +1,225 @@
+"""The journal of a run: begun with its input, or found again and gone on with.
+
+A run that was stopped is found by what it is about: the audit's name, the input's digest, the base
+URL, and the run that it completes, if any.
+"""
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from pipeline import __version__
+from pipeline.completion import take_answers
+from pipeline.errors import AuditError, JournalDamaged
+from pipeline.intake import KeptInput, changed_at, keep_input, load_input
+from pipeline.journal import FORMAT, Journal
+from pipeline.runs import AuditFolder, remove_journal, set_aside
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: An unfinished run that is older is not gone on with unless its date is asked for.
+_RESUMABLE = timedelta(hours=36)
+
+
+class Unfinished:
+    """Opens the journal of the run that `settings` describe; `now` is an aware time."""
+
+    def __init__(self, settings: Settings, folder: AuditFolder, now: datetime) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._now = now
+
+    def keep_input(self) -> KeptInput:
+        """Copy the input into the audit's work folder, as `intake.keep_input` does."""
+        settings = self._settings
+        if settings.parent is None:
+            return keep_input(settings.source, self._folder.work)
+        source = settings.parent.file("evidence/input.csv.gz")
+        kept = keep_input(str(source), self._folder.work)
+        return msgspec.structs.replace(kept, source=settings.parent.manifest.input_source)
+
+    def open(self, kept: KeptInput) -> Journal:
+        """Open the journal of this very run if it was begun, else a new one with the input.
+
+        Raises what `keep_input` and `load_input` do.
+        """
+        path = self._path(kept)
+        if self._settings.fresh:
+            _throw_away(path)
+        journal = self._found(path) if path.exists() else None
+        if journal is None:
+            self._say_what_is_left(path)
+            journal = self._begun(path, kept)
+        return journal
+
+    def _path(self, kept: KeptInput) -> Path:
+        settings = self._settings
+        about = [settings.audit_name, kept.sha256, settings.base_url]
+        if settings.parent is not None:
+            about.append(settings.parent.run_id)
+        digest = hashlib.sha256("\n".join(about).encode()).hexdigest()
+        return self._folder.work / f"{digest[:16]}.journal"
+
+    # --- begun ---
+
+    def _begun(self, path: Path, kept: KeptInput) -> Journal:
+        remove_journal(path)  # what a removal that was broken off has left of one
+        journal = Journal(path)
+        try:
+            load_input(kept, journal, strict=self._settings.strict)
+            self._set_facts(journal, kept)
+        except BaseException:
+            journal.close()
+            remove_journal(path)
+            raise
+        return journal
+
+    def _set_facts(self, journal: Journal, kept: KeptInput) -> None:
+        """Say what the run is about; its id comes with the rest, and makes it a run."""
+        settings, parent = self._settings, self._settings.parent
+        taken = take_answers(parent, journal) if parent is not None else 0
+        audit_date = settings.audit_date or self._now.date()
+        before = self._folder.last_complete(audit_date)
+        changed = changed_at(settings.source) if parent is None else None
+        journal.set_facts(
+            run_id=_run_id(self._now, settings.audit_name),
+            started_at=self._now.isoformat(),
+            audit_date=audit_date.isoformat(),
+            tool_version=__version__,
+            credential_id=settings.credentials.id,
+            input_source=kept.source,
+            input_sha256=kept.sha256,
+            base_url=settings.base_url,
+            parent_run_id=parent.run_id if parent is not None else "",
+            taken_answers=str(taken),
+            changed_at=changed.isoformat() if changed is not None else "",
+            before_run=before.run_id if before is not None else "",
+            before=str(before.manifest.triple_count) if before is not None else "",
+        )
+
+    # --- found ---
+
+    def _found(self, path: Path) -> Journal | None:
+        """The journal at `path` if this run may go on with it; else it is put away, and said."""
+        try:
+            journal = Journal(path)
+        except JournalDamaged as error:
+            _say_set_aside(path, error)
+            return None
+        try:
+            journal.check()
+            reason = self._reason_to_start_anew(journal)
+        except BaseException as error:
+            journal.close()
+            if not isinstance(error, JournalDamaged):
+                raise
+            _say_set_aside(path, error)
+            return None
+        if reason is None:
+            self._say_going_on(journal)
+            self._note_credential(journal)
+            return journal
+        said = _words(journal)
+        journal.close()
+        remove_journal(path)
+        log.warning("starting anew: %s is not gone on with: %s", said, reason)
+        return None
+
+    def _reason_to_start_anew(self, journal: Journal) -> str | None:
+        asked_date = self._settings.audit_date
+        if not journal.fact("run_id"):
+            return "it had not read its input"
+        if journal.fact("format") != FORMAT:
+            return f"version {journal.fact('tool_version')} journalled in another way"
+        if asked_date is not None and journal.fact("audit_date") != asked_date.isoformat():
+            return f"it is dated {journal.fact('audit_date')}"
+        age = self._now - datetime.fromisoformat(journal.fact("started_at"))
+        if asked_date is None and age > _RESUMABLE:
+            return f"it was begun {age / timedelta(hours=1):.0f} hours ago"
+        return None
+
+    def _say_going_on(self, journal: Journal) -> None:
+        log.info("going on with %s", _words(journal))
+        begun_by = journal.fact("tool_version")
+        if begun_by != __version__:
+            log.warning("version %s began this run, %s goes on with it", begun_by, __version__)
+
+    def _note_credential(self, journal: Journal) -> None:
+        """Name everybody who asked: a resumed run may go on with other credentials."""
+        mine, before = self._settings.credentials.id, journal.fact("credential_id")
+        if mine in before.split(", "):
+            return
+        if journal.tally().answers:
+            log.warning("going on as %s what was begun as %s", mine, before)
+            mine = f"{before}, {mine}"
+        journal.set_facts(credential_id=mine)
+
+    # --- the others ---
+
+    def _say_what_is_left(self, path: Path) -> None:
+        """A run that was begun with another input is not forgotten without a word."""
+        for other in self._others(path):
+            if not (self._folder.runs / other.fact("run_id")).exists():
+                log.warning(
+                    "%s is left unfinished: it was begun %s; it is kept for a week",
+                    _words(other),
+                    self._difference(other),
+                )
+
+    def _difference(self, other: Journal) -> str:
+        if other.fact("parent_run_id"):
+            return f"to complete {other.fact('parent_run_id')}"
+        if other.fact("base_url") != self._settings.base_url:
+            return f"against {other.fact('base_url')}"
+        return f"before the input changed ({other.fact('input_source')})"
+
+    def parents(self, path: Path) -> frozenset[str]:
+        """Give the runs that unfinished journals, but for the one at `path`, complete."""
+        return frozenset(other.fact("parent_run_id") for other in self._others(path)) - {""}
+
+    def _others(self, path: Path) -> Iterator[Journal]:
+        """Give every other journal of this audit that had read its input."""
+        for each in sorted(self._folder.work.glob("*.journal")):
+            if each == path:
+                continue
+            try:
+                with Journal(each) as other:
+                    if other.fact("run_id"):
+                        yield other
+            except AuditError as error:
+                log.warning("an unfinished run is left alone: %s", error)
+
+
+def _throw_away(path: Path) -> None:
+    """Remove the journal of a run that is begun anew, and say what it held."""
+    if not path.exists():
+        return
+    try:
+        with Journal(path) as journal:
+            said = _words(journal)
+    except AuditError as error:
+        said = str(error)
+    remove_journal(path)
+    log.warning("--fresh: thrown away: %s", said)
+
+
+def _say_set_aside(path: Path, error: JournalDamaged) -> None:
+    log.warning("starting anew, the journal is set aside as %s: %s", set_aside(path), error)
+
+
+def _words(journal: Journal) -> str:
+    tally = journal.tally()
+    return (
+        f"the unfinished run {journal.fact('run_id') or '(not quite begun)'}, "
+        f"{tally.answers:,} of {tally.triples:,} triples answered"
+    )
+
+
+def _run_id(started_at: datetime, audit_name: str) -> str:
+    return f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"

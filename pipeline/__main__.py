@@ -53,10 +53,9 @@ def _run() -> int:
             signal.signal(number, _interrupt)
     # numpy comes with pyarrow, and its threads for algebra would only wait, busily.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from pipeline.cli import app
+    from pipeline.cli import start
 
-    app()
-    return 0
+    return start()
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:

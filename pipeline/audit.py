@@ -9,6 +9,7 @@ import getpass
 import logging
 import os
 import platform
+import secrets
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -21,7 +22,13 @@ from pipeline.atlas import API_VERSION
 from pipeline.auth import Credentials
 from pipeline.collect import Collector
 from pipeline.derive import derive
-from pipeline.errors import AuditError, InputUnusable, Interrupted, JournalDamaged
+from pipeline.errors import (
+    AlreadyRunning,
+    AuditError,
+    InputUnusable,
+    Interrupted,
+    JournalDamaged,
+)
 from pipeline.findings import RULES_VERSION, Judgement
 from pipeline.intake import KeptInput, printable
 from pipeline.journal import Journal, Tally
@@ -97,23 +104,27 @@ class Audit:
         *,
         watcher: Watcher | None = None,
         reread: Callable[[], Credentials] | None = None,
+        locked: Callable[[], None] = lambda: None,
         begun: Callable[[], None] = lambda: None,
         judged: Callable[[Judgement], None] = lambda _: None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`reread` reads the credentials again; `now` is the wall clock, aware.
 
-        `begun` is called once the input is read and `stop` can be heard: until then a signal
-        handler has to raise. `judged` sees each cluster's judgement before anything is published,
-        and may raise.
+        `locked` is called once this run holds the audit. `begun` is called once the input is read
+        and `stop` can be heard: until then a signal handler has to raise. `judged` sees each
+        cluster's judgement before anything is published, and may raise.
         """
         self._settings = settings
         self._watcher = watcher or Watcher()
         self._reread = reread
+        self._locked = locked
         self._begun = begun
         self._judged = judged
         self._now = now
         self._folder = AuditFolder(settings.output_dir, settings.audit_name)
+        self._attempt = secrets.token_hex(4)
+        self._run_id: str | None = None
         self._signal: int | None = None
         self._is_expired = False
         self._collector: Collector | None = None
@@ -137,22 +148,32 @@ class Audit:
         """
         self._folder.prepare()
         started = self._now().isoformat(timespec="seconds")
-        with self._folder.lock(f"process {os.getpid()} on {platform.node()} since {started}"):
-            self._folder.clean()
-            self._folder.note(event="start", at=started, source=self._source())
-            try:
-                published = await self._run_locked()
-            except BaseException as error:
-                self._note_end(error)
-                raise
-            self._note_published(published)
-            return published
+        try:
+            with self._folder.lock(f"process {os.getpid()} on {platform.node()} since {started}"):
+                self._folder.clean()
+                return await self._run_noted()
+        except AlreadyRunning as error:
+            self._note_refused(error)
+            raise
+
+    async def _run_noted(self) -> Published:
+        self._note_start()
+        try:
+            self._locked()
+            published = await self._run_locked()
+        except BaseException as error:
+            self._note_end(error)
+            raise
+        self._note_published(published)
+        return published
 
     def _source(self) -> str:
         parent = self._settings.parent
         return printable(self._settings.source) if parent is None else f"run {parent.run_id}"
 
     async def _run_locked(self) -> Published:
+        if (whole := self._nothing_to_complete()) is not None:
+            return whole
         unfinished = Unfinished(self._settings, self._folder, self._now())
         kept = unfinished.keep_input()
         published = None
@@ -161,6 +182,19 @@ class Audit:
         kept.path.unlink(missing_ok=True)
         return published
 
+    def _nothing_to_complete(self) -> Published | None:
+        """The run that is to be completed, where none of its triples is inconclusive."""
+        parent, current = self._settings.parent, self._folder.current()
+        if parent is None:
+            return None
+        found = read_published(parent.path)
+        if found.summary.counts.inconclusive_count:
+            return None
+        self._run_id = parent.run_id
+        log.info("nothing to complete: no triple of %s is inconclusive", parent.run_id)
+        is_current = current is not None and current.run_id == parent.run_id
+        return msgspec.structs.replace(found, is_current=is_current)
+
     async def _publish_one(self, unfinished: Unfinished, kept: KeptInput) -> Published | None:
         """Publish this run; None where that was an earlier night's, and this one is still to come.
 
@@ -168,7 +202,8 @@ class Audit:
         """
         with unfinished.open(kept) as journal:
             self._begun()
-            is_visible = (self._folder.runs / journal.fact("run_id")).exists()
+            self._run_id = journal.fact("run_id")
+            is_visible = (self._folder.runs / self._run_id).exists()
             is_tonights = journal.fact("audit_date") == self._audit_date().isoformat()
             if is_visible:
                 published = self._finish(journal)
@@ -357,25 +392,44 @@ class Audit:
 
     # --- attempts.jsonl ---
 
-    def _note_published(self, published: Published) -> None:
-        summary = published.summary
-        self._folder.note(
-            event="end",
-            at=self._now().isoformat(timespec="seconds"),
-            exit_code=summary.exit_code,
-            run_id=summary.run.run_id,
-            manifest_sha256=published.manifest_sha256,
-            is_current=published.is_current,
-        )
+    def _note(self, event: str, **facts: Any) -> None:
+        """Add a line; `attempt` tells which start an end belongs to, others may come between."""
+        at = self._now().isoformat(timespec="seconds")
+        self._folder.note(event=event, at=at, attempt=self._attempt, **facts)
 
-    def _note_end(self, error: BaseException) -> None:
-        code = exit_code_of(error)
+    def _note_start(self) -> None:
+        self._note("start", source=printable(self._settings.source))
+
+    def _note_published(self, published: Published) -> None:
+        """What is published stays so: that its end cannot be noted changes nothing about it."""
+        summary = published.summary
         try:
-            at = self._now().isoformat(timespec="seconds")
-            said = str(error) if isinstance(error, AuditError) else type(error).__name__
-            self._folder.note(event="end", at=at, exit_code=code, published=False, error=said)
+            self._note(
+                "end",
+                exit_code=summary.exit_code,
+                published=True,
+                run_id=summary.run.run_id,
+                manifest_sha256=published.manifest_sha256,
+                is_current=published.is_current,
+            )
         except AuditError as trouble:
             log.warning("the end of this run could not be noted: %s", trouble)
+
+    def _note_end(self, error: BaseException) -> None:
+        known = {} if self._run_id is None else {"run_id": self._run_id}
+        said = str(error) if isinstance(error, AuditError) else type(error).__name__
+        try:
+            self._note("end", exit_code=exit_code_of(error), published=False, **known, error=said)
+        except AuditError as trouble:
+            log.warning("the end of this run could not be noted: %s", trouble)
+
+    def _note_refused(self, error: AlreadyRunning) -> None:
+        """Note a start for which somebody else held the audit; these lines need no lock."""
+        try:
+            self._note_start()
+        except AuditError as trouble:
+            log.warning("the start of this run could not be noted: %s", trouble)
+        self._note_end(error)
 
 
 def exit_code_of(error: BaseException) -> int:

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -34,6 +35,7 @@ from pipeline.options import (
     LogFormatOption,
     MaxInputAge,
     MaxShare,
+    MetricsFile,
     MinTriples,
     NoProgress,
     OutputDir,
@@ -98,6 +100,34 @@ def _common(
         raise typer.Exit(0)
 
 
+def start() -> int:
+    """Run the command that argv names; gives its exit code. Other endings are raised."""
+    try:
+        code = app(standalone_mode=False)
+    except _WRONG_USAGE as error:
+        return _say_usage(error, sys.argv[1:])
+    return code if isinstance(code, int) else ExitCode.COMPLETE
+
+
+#: What typer raises for a wrong command line. It brings its own click, and of its errors exports
+#: this one only, whose base has all of them below it.
+_WRONG_USAGE: type[Any] = typer.BadParameter.__mro__[2]
+
+
+def _say_usage(error: Any, argv: list[str]) -> int:
+    """Say what is wrong with the command line in the way that, as far as can be seen, it wants."""
+    from pipeline import talk
+
+    pairs = pairwise(argv)
+    is_json = "--log-format=json" in argv or ("--log-format", "json") in pairs
+    if is_json or "--quiet" in argv:
+        talk.set_up(log_format="json" if is_json else "text", quiet="--quiet" in argv)
+        talk.say_end(ExitCode.USAGE, error.format_message(), hint="see checkpoint-audit --help")
+    else:
+        error.show()
+    return ExitCode.USAGE
+
+
 # --- run ----------------------------------------------------------------------------------------
 
 
@@ -137,6 +167,7 @@ def run(
         bool, typer.Option("--strict", help="A bad line stops before the first request.")
     ] = False,
     exit_zero: ExitZero = False,
+    metrics_file: MetricsFile = None,
     log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
@@ -147,81 +178,88 @@ def run(
 
     Credentials come from the environment: MONGODB_ATLAS_CLIENT_ID and _CLIENT_SECRET of a service
     account, or MONGODB_ATLAS_PUBLIC_API_KEY and _PRIVATE_API_KEY, or MONGODB_ATLAS_ACCESS_TOKEN;
-    each also as a file named by the variable with _FILE at its end.
+    each also as a file named by the variable with _FILE at its end. A healthcheck whose address is
+    in CHECKPOINT_AUDIT_PING_URL is told of the start and of the end.
     """
     from pipeline import talk
     from pipeline.auth import read_credentials
     from pipeline.collect import Asking
+    from pipeline.ending import watched
     from pipeline.fetch import Retry
     from pipeline.population import Expected
+    from pipeline.runs import AuditFolder
     from pipeline.settings import Settings
     from pipeline.transport import proxy_for, read_base_url
 
     talk.set_up(log_format=log_format, quiet=quiet)
-    address = read_base_url(base_url)
-    parent = _parent(complete, output_dir, address, [input_, audit_name, audit_date, max_input_age])
-    if parent is not None and (done := _nothing_to_complete(parent)) is not None:
-        raise typer.Exit(_report(done, exit_zero=exit_zero, quiet=quiet))
-    settings = Settings(
-        source=input_,
-        output_dir=output_dir,
-        audit_name=parent.manifest.audit_name if parent else read_audit_name(audit_name, input_),
-        audit_date=parent.manifest.audit_date if parent else read_audit_date(audit_date),
-        parent=parent,
-        credentials=_credentials(lambda: read_credentials(os.environ)),
-        base_url=address,
-        ca_file=ca_file,
-        proxy=proxy_for(address, os.environ),
-        timeout=timeout,
-        asking=Asking(concurrency, max_share, Retry(attempts), envelope, fetch),
-        expected=Expected(
-            min_triples=min_triples,
-            max_age=read_input_age(max_input_age, input_),
-            accept_drop=accept_drop,
-        ),
-        deadline=read_deadline(deadline, datetime.now(UTC)),
-        keep=keep,
-        fresh=fresh,
-        strict=strict,
-    )
-    log.info("asking %s as %s %s", address, settings.credentials.kind, settings.credentials.id)
-    watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
-    published = run_loop(_audit(settings, watcher, reread=lambda: read_credentials(os.environ)))
-    raise typer.Exit(_report(published, exit_zero=exit_zero, quiet=quiet))
+    _check_subject(complete, input_, [audit_name, audit_date, max_input_age])
+    with watched(metrics_file, os.environ) as ending:
+        parent = _parent(complete, output_dir)
+        name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
+        ending.folder = AuditFolder(output_dir, name)
+        address = read_base_url(base_url)
+        _check_address(parent, address)
+        settings = Settings(
+            source=input_,
+            output_dir=output_dir,
+            audit_name=name,
+            audit_date=parent.manifest.audit_date if parent else read_audit_date(audit_date),
+            parent=parent,
+            credentials=_credentials(lambda: read_credentials(os.environ)),
+            base_url=address,
+            ca_file=ca_file,
+            proxy=proxy_for(address, os.environ),
+            timeout=timeout,
+            asking=Asking(concurrency, max_share, Retry(attempts), envelope, fetch),
+            expected=Expected(
+                min_triples=min_triples,
+                max_age=read_input_age(max_input_age, input_),
+                accept_drop=accept_drop,
+            ),
+            deadline=read_deadline(deadline, datetime.now(UTC)),
+            keep=keep,
+            fresh=fresh,
+            strict=strict,
+        )
+        log.info("asking %s as %s %s", address, settings.credentials.kind, settings.credentials.id)
+        watcher = talk.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
+        published = run_loop(
+            _audit(
+                settings,
+                watcher,
+                reread=lambda: read_credentials(os.environ),
+                locked=ending.begin,
+            )
+        )
+        code = _final_code(published, exit_zero=exit_zero)
+        ending.published(code, f"{published.summary.answer}: {published.summary.headline}")
+    _report(published, code, quiet=quiet)
+    raise typer.Exit(code)
 
 
-def _parent(
-    named: str, output_dir: Path, address: str, of_an_input: list[str]
-) -> "PublishedRun | None":
+def _check_subject(complete: str, input_: str, of_an_input: list[str]) -> None:
+    """Raise a usage error unless there is one thing to audit."""
+    if not complete and not input_:
+        raise typer.BadParameter("give an INPUT, or --complete RUN")
+    if complete and (input_ or any(of_an_input)):
+        raise typer.BadParameter(
+            "--complete RUN takes INPUT, its age, audit name and date from RUN: give none of them"
+        )
+
+
+def _parent(named: str, output_dir: Path) -> "PublishedRun | None":
     """Find the run to complete; None where an input is audited."""
     from pipeline.published import find_run
 
-    if not named and not of_an_input[0]:
-        raise typer.BadParameter("give an INPUT, or --complete RUN")
-    if not named:
-        return None
-    if any(of_an_input):
-        raise typer.BadParameter(
-            "--complete RUN takes INPUT, audit name and date from RUN: give none of them"
-        )
-    parent = find_run(output_dir, named)
-    if parent.manifest.base_url != address:
+    return find_run(output_dir, named) if named else None
+
+
+def _check_address(parent: "PublishedRun | None", address: str) -> None:
+    if parent is not None and parent.manifest.base_url != address:
         raise ConfigurationWrong(
             f"{parent.run_id} asked {parent.manifest.base_url}, and this would ask {address}",
             hint="give the same --base-url: answers of two places are not one run",
         )
-    return parent
-
-
-def _nothing_to_complete(parent: "PublishedRun") -> "Published | None":
-    """The run itself, where none of its triples is inconclusive."""
-    from pipeline.audit import read_published
-
-    published = read_published(parent.path)
-    if published.summary.counts.inconclusive_count:
-        return None
-    log.info("nothing to complete: no triple of %s is inconclusive", parent.run_id)
-    return published
 
 
 def _credentials(read: "Callable[[], Credentials]") -> "Credentials":
@@ -237,6 +275,7 @@ async def _audit(
     watcher: "Watcher",
     *,
     reread: "Callable[[], Credentials] | None" = None,
+    locked: "Callable[[], None]" = lambda: None,
     judged: "Callable[[Judgement], None]" = lambda _: None,
 ) -> "Published":
     from pipeline.audit import Audit
@@ -253,6 +292,7 @@ async def _audit(
         settings,
         watcher=watcher,
         reread=again,
+        locked=locked,
         begun=lambda: stopping.begin(audit.stop),
         judged=judged,
     )
@@ -263,12 +303,16 @@ async def _audit(
         watcher.ended()
 
 
-def _report(published: "Published", *, exit_zero: bool, quiet: bool) -> int:
-    """Say how a published run ended; gives the exit code."""
+def _final_code(published: "Published", *, exit_zero: bool) -> int:
+    code = published.summary.exit_code
+    return _exit_zero(code) if exit_zero else code
+
+
+def _report(published: "Published", code: int, *, quiet: bool) -> None:
+    """Say how a published run ended."""
     from pipeline import talk
 
     summary = published.summary
-    code = _exit_zero(summary.exit_code) if exit_zero else summary.exit_code
     counts, facts = summary.counts, summary.run
     log.info(
         "lines %d = triples %d + duplicates %d + bad lines %d",
@@ -294,7 +338,6 @@ def _report(published: "Published", *, exit_zero: bool, quiet: bool) -> int:
     talk.say_end(code, f"{summary.answer}: {summary.headline} Report: {report} ({digest})")
     if code or not quiet:
         _print(str(published.path))
-    return code
 
 
 def _exit_zero(code: int) -> int:
@@ -523,10 +566,11 @@ def demo(
     from pipeline import talk
 
     talk.set_up(log_format=log_format, quiet=quiet)
-    watcher = talk.watcher(no_progress=no_progress, quiet=quiet)
+    watcher = talk.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
     published = run_loop(_demo(input_, output_dir, watcher))
     log.info("exit %d means: %s", published.summary.exit_code, published.summary.exit_meaning)
-    raise typer.Exit(_report(published, exit_zero=False, quiet=quiet))
+    _report(published, published.summary.exit_code, quiet=quiet)
+    raise typer.Exit(published.summary.exit_code)
 
 
 async def _demo(source: Path | None, output_dir: Path, watcher: "Watcher") -> "Published":

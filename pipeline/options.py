@@ -87,6 +87,10 @@ AcceptDrop = Annotated[
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="Lines on stderr: text or json.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Say nothing unless the exit code is not 0.")]
+MetricsFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write figures of each end here, for Prometheus."),
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")

@@ -12,6 +12,7 @@ one rename makes it visible; only then does the pointer move. A reader that reso
 once, and reads on from there, never sees half a run.
 """
 
+import errno
 import json
 import logging
 import os
@@ -105,15 +106,18 @@ class AuditFolder:
             )
 
     def note(self, **facts: Any) -> None:
-        """Add one line to `attempts.jsonl`."""
+        """Add one line to `attempts.jsonl`, in a single write: no lock is needed for it.
+
+        It begins on a line of its own even where the last one was cut short.
+        """
         line = json.dumps(facts, ensure_ascii=False, default=str) + "\n"
-        with (
-            writing(self.path),
-            (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file,
-        ):
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        path = self.path / "attempts.jsonl"
+        with writing(path):
+            handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                _append(handle, line.encode("utf-8", "backslashreplace"))
+            finally:
+                os.close(handle)
 
     def current(self) -> Current | None:
         """Read the pointer, as `read_current` does."""
@@ -221,6 +225,16 @@ def _follows(current: Current, known: Current, parent: str | None) -> bool:
 
 def _size(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
+
+
+def _append(handle: int, line: bytes) -> None:
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        line = b"\n" + line
+    written = os.write(handle, line)
+    if written != len(line):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(handle)
 
 
 def _read_note(note: Path) -> str:

@@ -7,9 +7,13 @@ no line, nor a traceback, ever holds a secret that was announced with `hide`.
 import json
 import logging
 import sys
+import threading
 import time
+import traceback
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
 
 from pipeline.audit import Watcher
 from pipeline.journal import Tally
@@ -24,6 +28,9 @@ _SHOWN = 20
 #: updates of the bar where there is one.
 _LINE_EVERY, _BAR_EVERY = 30.0, 0.1
 
+#: Frames of a traceback that fit on a line.
+_SHOWN_FRAMES = 6
+
 _SHORTEST_SECRET = 6
 _secrets: list[str] = []
 
@@ -32,6 +39,11 @@ def hide(secret: str) -> None:
     """Keep `secret` out of every line from now on; one of a few letters is in every text."""
     if len(secret) >= _SHORTEST_SECRET:
         _secrets.extend((secret, repr(secret)[1:-1]))
+
+
+def shown(text: str) -> str:
+    """Give `text` as a line would show it: without secrets, and all on one line."""
+    return _redacted(_on_one_line(text))
 
 
 def _redacted(text: str) -> str:
@@ -48,13 +60,26 @@ def _on_one_line(text: str) -> str:
 class _Text(logging.Formatter):
     """One line: the program's name and the message; warnings say that they are."""
 
+    def __init__(self, *, one_line: bool = False) -> None:
+        """`one_line` also folds tracebacks into the line."""
+        super().__init__()
+        self._one_line = one_line
+
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, with its traceback if there is one."""
         level = "warning: " if record.levelno == logging.WARNING else ""
-        lines = [f"checkpoint-audit: {level}{_on_one_line(record.getMessage())}"]
-        if record.exc_info:
-            lines.insert(0, self.formatException(record.exc_info))
-        return _redacted("\n".join(lines))
+        line = f"checkpoint-audit: {level}{_on_one_line(record.getMessage())}"
+        if record.exc_info and self._one_line:
+            line += f"; raised at: {_on_one_line(_places(record.exc_info[2]))}"
+        elif record.exc_info:
+            line = f"{self.formatException(record.exc_info)}\n{line}"
+        return _redacted(line)
+
+
+def _places(trace: TracebackType | None) -> str:
+    """Give the innermost lines of a traceback, from where it was raised outwards."""
+    frames = traceback.extract_tb(trace)[-_SHOWN_FRAMES:]
+    return " < ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in reversed(frames))
 
 
 class _Json(logging.Formatter):
@@ -88,7 +113,9 @@ class _Bounded(logging.Filter):
         self._seen: Counter[str] = Counter()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to show this record."""
+        """Whether to show this record; the end of a command always is."""
+        if _is_end(record):
+            return True
         kind = f"{record.name} {record.msg}"
         self._seen[kind] += 1
         if self._seen[kind] == _SHOWN:
@@ -96,13 +123,51 @@ class _Bounded(logging.Filter):
         return self._seen[kind] <= _SHOWN
 
 
+class _Quiet(logging.Filter):
+    """Lets through how a command ended, where that is not 0, and what is said to be unquiet.
+
+    Whatever else libraries have to say, they say it where it is not quiet.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to show this record."""
+        is_trouble = _is_end(record) and record.levelno > logging.INFO
+        return is_trouble or getattr(record, "unquiet", False)
+
+
+def _is_end(record: logging.LogRecord) -> bool:
+    return "exit_code" in getattr(record, "fields", {})
+
+
 def set_up(*, log_format: str = "text", quiet: bool = False) -> None:
-    """Send this program's log to stderr, from now on; `quiet` lets only the end's trouble pass."""
+    """Send to stderr, from now on, what this program says and what Python itself would print there.
+
+    `quiet` lets only the end's trouble pass, and what is logged as `unquiet`.
+    """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if log_format == "json" else _Text())
+    handler.setFormatter(_Json() if log_format == "json" else _Text(one_line=quiet))
+    if quiet:
+        handler.addFilter(_Quiet())
     handler.addFilter(_Bounded())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    log.setLevel(logging.ERROR if quiet else logging.INFO)
+    log.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = _log_thread
+    sys.unraisablehook = _log_unraisable
+
+
+def _log_thread(args: threading.ExceptHookArgs) -> None:
+    name = args.thread.name if args.thread else "a thread"
+    error = args.exc_value
+    trace = (args.exc_type, error, args.exc_traceback) if error else None
+    log.error("%s ended with %s", name, args.exc_type.__name__, exc_info=trace)
+
+
+def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
+    error = args.exc_value
+    trace = (args.exc_type, error, args.exc_traceback) if error else None
+    what = args.err_msg or "an exception was ignored"
+    log.error("%s: %s", what, args.exc_type.__name__, exc_info=trace)
 
 
 def say_end(code: int, message: str, *, hint: str = "", error: BaseException | None = None) -> None:
@@ -189,8 +254,10 @@ class Bar(Lines):
         self._bar.stop()
 
 
-def watcher(*, no_progress: bool, quiet: bool) -> Watcher:
-    """Choose how to show the progress."""
-    if quiet or no_progress:
-        return Watcher() if quiet else Lines()
+def watcher(*, no_progress: bool, quiet: bool, log_format: str = "text") -> Watcher:
+    """Choose how to show the progress; among lines of JSON a bar has no place."""
+    if quiet:
+        return Watcher()
+    if no_progress or log_format == "json":
+        return Lines()
     return Bar() if sys.stderr.isatty() else Lines()

@@ -96,15 +96,15 @@ class AuditFolder:
                 remove_journal(journal)
 
     def note(self, **facts: Any) -> None:
-        """Add one line to `attempts.jsonl`."""
+        """Add one line to `attempts.jsonl`; only while holding the lock."""
+        path = self.path / "attempts.jsonl"
         line = json.dumps(facts, ensure_ascii=False, default=str) + "\n"
-        with (
-            writing(self.path),
-            (self.path / "attempts.jsonl").open("a", encoding="utf-8") as file,
-        ):
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
+        with writing(self.path):
+            _cut_torn_line(path)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
 
     def current(self) -> Current | None:
         """Read the pointer; None before the first run."""
@@ -185,3 +185,12 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away half a line that a killed process, or a full disk, left at the end of a file."""
+    with path.open("a+b") as file:
+        file.seek(max(0, file.tell() - 1))
+        if file.read() not in {b"", b"\n"}:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

@@ -81,14 +81,16 @@ class AuditFolder:
     def clean(self) -> None:
         """Remove what runs that died left behind; only while holding the lock.
 
-        Half-staged and half-removed runs, and journals that nobody went on with for a week; and a
-        link that a crash parted from the pointer is moved to where that points.
+        Half-staged and half-removed runs, half a line in `attempts.jsonl`, and journals that nobody
+        went on with for a week; and a link that a crash parted from the pointer is moved to where that points.
         """
         for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
             shutil.rmtree(left, ignore_errors=True)
         for journal in (*self.work.glob("*.journal"), *self.work.glob("*.damaged")):
             if time.time() - journal.stat().st_mtime > _ABANDONED_S:
                 remove_journal(journal)
+        with writing(self.path):
+            _cut_torn_line(self.path / "attempts.jsonl")
         current, link = self.current(), self.path / "current"
         if current is not None and not (link.is_symlink() and str(link.readlink()) == current.path):
             with writing(link):
@@ -280,3 +282,12 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _cut_torn_line(path: Path) -> None:
+    """Take away half a line that a killed process, or a full disk, left at the end of a file."""
+    with path.open("a+b") as file:
+        file.seek(max(0, file.tell() - 1))
+        if file.read() not in {b"", b"\n"}:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

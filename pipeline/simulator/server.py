@@ -139,7 +139,7 @@ class Atlas:
     """Judges requests and answers them.
 
     `buckets` are "project" and "user"; `latency` is the seconds that every answer takes; `notices`
-    are headers of good answers.
+    are headers of good answers; `watch` is told the path of every request.
     """
 
     resources: Resources
@@ -149,6 +149,7 @@ class Atlas:
     buckets: Mapping[str, Buckets]
     latency: float
     notices: Mapping[str, str]
+    watch: Callable[[str], None]
 
     def application(self) -> web.Application:
         """Return the aiohttp application with every route."""
@@ -180,6 +181,7 @@ class Atlas:
 
         async def handler(request: web.Request) -> Response:
             scope = _scope(request)
+            self.watch(request.path)
             self.seen.arrive(scope)
             status = NO_ANSWER
             try:
@@ -296,13 +298,14 @@ async def serve(
     port: int = 0,
     latency: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
+    watch: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Simulator]:
     """Serve a fleet on the loopback interface for as long as the context lasts.
 
     Left out, `faults` is no faults, `buckets` the documented limits, `credentials` the built-in
     ones. `port` 0 takes any free one. `latency` is the seconds that every answer takes. `clock`
     returns seconds and never goes back; it moves the buckets, lifetimes and faults that pass, but
-    nothing waits by it.
+    nothing waits by it. `watch` is told the path of every request as it arrives, refused ones too.
 
     Leaving the context ends requests that hang. Raises OSError when the port is taken.
     """
@@ -320,6 +323,7 @@ async def serve(
             "user": Buckets(resources.inspection, clock),
         },
         latency=latency,
+        watch=watch,
         notices={
             name: format_datetime(moment.astimezone(UTC), usegmt=True)
             for name, moment in plan.notices.items()

@@ -350,6 +350,21 @@ def test_lists_that_are_down_hold_nothing_against_the_single_requests(
     assert len(fleet.asked[group(1), "list"]) <= 4 * Retry().attempts
 
 
+def test_lists_go_on_after_an_outage(journal: Journal) -> None:
+    """Not for them alone: asked for one by one, what is left would cost a hundred times as much."""
+    load_clusters(journal, 1, 2, clusters=40)
+    there = Fleet()
+
+    class Leaving(Fleet):
+        async def send(self, request: Request) -> Reply:
+            is_away = 1000.5 <= now() < 1020.5
+            return error(503) if is_away else await there.send(request)
+
+    sweep(Leaving(), journal)
+
+    assert ways(journal) == {"list": 720}
+
+
 def test_a_project_whose_lists_are_waited_for_holds_up_no_other(journal: Journal) -> None:
     load_clusters(journal, 1, 2, 3)
     fleet = Fleet(p1=refused(retry_after="300"), p2=error(404, "CLUSTER_NOT_FOUND"))
@@ -374,7 +389,7 @@ def test_only_a_few_clusters_are_held_at_a_time(journal: Journal) -> None:
             held.append(held[-1] - 1)
 
     collector = Collector(Fleet(), journal, Asking(by=FetchBy.LIST), lambda _: None)
-    collector._sweeper = Counted(collector._fetcher, collector._settle, collector._watch)
+    collector._sweeper = Counted(collector._fetcher, collector._settle, collector._watch_list)
     run(collector.run())
 
     assert ways(journal) == {"list": 360}

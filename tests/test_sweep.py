@@ -350,19 +350,26 @@ def test_lists_that_are_down_hold_nothing_against_the_single_requests(
     assert len(fleet.asked[group(1), "list"]) <= 4 * Retry().attempts
 
 
-def test_lists_go_on_after_an_outage(journal: Journal) -> None:
-    """Not for them alone: asked for one by one, what is left would cost a hundred times as much."""
-    load_clusters(journal, 1, 2, clusters=40)
-    there = Fleet()
+@pytest.mark.parametrize("retry", [Retry(1), Retry()])
+def test_a_list_goes_on_after_an_outage(journal: Journal, retry: Retry) -> None:
+    """It was not its own: one by one, what is left would cost a hundred times the requests."""
+    load(journal, *range(3000))
 
-    class Leaving(Fleet):
+    class Leaving(Atlas):
+        left = float("inf")
+
         async def send(self, request: Request) -> Reply:
-            is_away = 1000.5 <= now() < 1020.5
-            return error(503) if is_away else await there.send(request)
+            await asyncio.sleep(0.1)
+            if self.asked["list"] == 3:
+                self.left = min(self.left, now())
+            if self.left <= now() < self.left + 20:
+                return error(503)
+            return await super().send(request)
 
-    sweep(Leaving(), journal)
+    atlas = Leaving([checkpoint(number) for number in range(3000)])
+    run(Collector(atlas, journal, Asking(retry=retry, by=FetchBy.LIST), lambda _: None).run())
 
-    assert ways(journal) == {"list": 720}
+    assert ways(journal) == {"list": 3000}
 
 
 def test_a_project_whose_lists_are_waited_for_holds_up_no_other(journal: Journal) -> None:

@@ -7,11 +7,12 @@ else is an outcome of one triple.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 import msgspec
 
-from pipeline.atlas import preliminary_request, read_preliminary
+from pipeline.atlas import Reply, Request, preliminary_request, read_results
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused
 from pipeline.fetch import Fetcher, Item, Retry, Transport
 from pipeline.journal import Journal
@@ -28,6 +29,7 @@ from pipeline.outcomes import (
 )
 from pipeline.pool import Pool, Stage, is_cancelled
 from pipeline.quota import ask_limits, worth_asking
+from pipeline.silence import Silence
 from pipeline.sweep import Sweeper, clusters
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ log = logging.getLogger(__name__)
 #: Waits before the preliminary call is made again, in seconds.
 _PRELIMINARY_WAITS = (1.0, 3.0)
 
-#: It is not made again after so many seconds in all.
+#: For so many seconds in all it is waited for, whatever a request may take elsewhere.
 _PRELIMINARY_PATIENCE = 25.0
 
 #: For how long what it said counts for a project whose requests are answered 401. Seconds.
@@ -48,6 +50,12 @@ _SWEEPERS = 4
 _TRIPLES_A_PAGE = 250
 
 _UNREACHED = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
+
+#: What is asked once more at the end.
+_ASKED_AGAIN = TRANSIENT_KINDS | {FailureKind.NOT_ASKED, FailureKind.UNAUTHENTICATED}
+
+#: And again if Atlas was away meanwhile, up to so many times in all: outages may go on and on.
+_TIMES_AGAIN = 3
 
 
 class Asking(msgspec.Struct, frozen=True):
@@ -82,41 +90,80 @@ class Collector:
         self._fetcher = Fetcher(
             transport,
             self._governor,
-            journal.record,
+            self._record,
             retry=asking.retry,
             envelope=asking.envelope,
         )
         self._by = asking.by
         self._pool = Pool(self._governor, self._settle)
-        self._sweeper = Sweeper(self._fetcher, self._settle, self._watch)
+        self._sweeper = Sweeper(self._fetcher, self._settle, self._watch_list)
+        self._silence = Silence(self._call_up, self._kept)
         self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
-        self._preparing: asyncio.Task[None] | None = None
+        self._step: asyncio.Task[Any] | None = None
 
     def stop(self) -> None:
-        """Ask nothing more; `run` returns when the requests in flight have ended."""
+        """Ask nothing more; `run` returns when the requests in flight have ended.
+
+        It waits for these no longer than the pool's drain, whatever the run is at.
+        """
         self._pool.stop()
-        if self._preparing is not None:
-            self._preparing.cancel()
+        if self._step is not None:
+            self._step.cancel()
 
     async def run(self) -> None:
         """Ask until every triple has an answer, or as far as a stop lets.
 
-        Raises what ends the run; the journal then holds everything that was answered before.
+        Nothing is asked where nothing is open. Raises what ends the run; the journal then holds
+        everything that was answered before. After a stop it returns as at the end, and raises
+        nothing for Atlas being away: who stopped it knows that not everything was asked.
         """
-        self._preparing = asyncio.create_task(self._prepare())
+        if not self._has_open():
+            return
+        work = asyncio.create_task(self._collect())
+        watch = asyncio.create_task(self._silence.watch())
         try:
-            await self._preparing
-        except asyncio.CancelledError:
-            if not self._pool.is_stopped or is_cancelled():
-                raise
-        await self._pool.run_chains(self._chains())
-        if not self._pool.is_stopped:
-            self._governor.reopen()
-            again = TRANSIENT_KINDS | {FailureKind.NOT_ASKED, FailureKind.UNAUTHENTICATED}
-            await self._pool.run(self._fetcher.ask, self._journal.failing(again))
+            await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if self._pool.is_stopped:
+                await asyncio.wait({work})
+        finally:
+            for task in (work, watch):
+                task.cancel()
+            await asyncio.gather(work, watch, return_exceptions=True)
+        await (watch if work.cancelled() else work)
         self._journal.flush()
         if not self._pool.is_stopped:
             self._check_availability()
+
+    def _has_open(self) -> bool:
+        return bool(self._journal.pending_counts() or self._journal.failing(_ASKED_AGAIN))
+
+    async def _collect(self) -> None:
+        await self._unless_stopped(self._prepare())
+        await self._pool.run_chains(self._chains())
+        await self._unless_stopped(self._silence.make_sure())
+        for _ in range(_TIMES_AGAIN):
+            before = self._silence.outages
+            await self._ask_again()
+            if self._silence.outages == before:
+                return
+
+    async def _ask_again(self) -> None:
+        if self._pool.is_stopped:
+            return
+        self._governor.reopen()
+        await self._pool.run(self._fetcher.ask, self._journal.failing(_ASKED_AGAIN))
+        await self._unless_stopped(self._silence.make_sure())
+
+    async def _unless_stopped(self, step: Coroutine[Any, Any, object]) -> None:
+        """Do what needs no draining: a stop ends it at once."""
+        self._step = asyncio.create_task(step)
+        if self._pool.is_stopped:
+            self._step.cancel()
+        try:
+            await self._step
+        except asyncio.CancelledError:
+            if not self._pool.is_stopped or is_cancelled():
+                raise
 
     async def _prepare(self) -> None:
         await self._check_standing()
@@ -124,7 +171,7 @@ class Collector:
         if self._by is FetchBy.LIST:
             counts = {group_id: count // _TRIPLES_A_PAGE for group_id, count in counts.items()}
         worth = worth_asking(counts)
-        told = await ask_limits(self._transport, self._journal.record, worth)
+        told = await ask_limits(self._transport, self._record, worth)
         for group_id, limits in told.items():
             self._governor.learn_limits(group_id, limits)
 
@@ -154,16 +201,7 @@ class Collector:
 
     async def _check_standing(self) -> None:
         """One preliminary call, which costs no project's bucket anything."""
-        clock = asyncio.get_running_loop().time
-        until = clock() + _PRELIMINARY_PATIENCE
-        failure = await self._preliminary()
-        for wait in _PRELIMINARY_WAITS:
-            is_reached = failure is None or failure.kind not in _UNREACHED
-            if is_reached or clock() > until:
-                break
-            log.warning("Atlas is not reached; trying again in %g s", wait)
-            await asyncio.sleep(wait)
-            failure = await self._preliminary()
+        failure = await self._patient_preliminary()
         if failure is None:
             return
         if failure.kind in _UNREACHED:
@@ -173,14 +211,56 @@ class Collector:
             )
         if _ends_run(failure):
             raise _refused(failure)
-        log.warning("the preliminary call was answered with %s; going on", _words(failure))
+        log.warning("the preliminary call was answered with %s; going on", failure)
+
+    async def _patient_preliminary(self) -> Failure | None:
+        failure = Failure(
+            FailureKind.TIMED_OUT, detail=f"no whole answer within {_PRELIMINARY_PATIENCE:g} s"
+        )
+        try:
+            async with asyncio.timeout(_PRELIMINARY_PATIENCE) as patience:
+                for wait in (*_PRELIMINARY_WAITS, None):
+                    found = await self._preliminary()
+                    if found is None or found.kind not in _UNREACHED or wait is None:
+                        return found
+                    failure = found
+                    log.warning("Atlas is not reached; trying again in %g s", wait)
+                    await asyncio.sleep(wait)
+        except TimeoutError:
+            if not patience.expired():
+                raise
+        return failure
 
     async def _preliminary(self) -> Failure | None:
         request = preliminary_request()
         reply = await self._transport.send(request)
-        failure = read_preliminary(reply)
-        self._journal.record("preliminary", request, reply, failure.kind if failure else None)
+        found = read_results(reply)  # who stands between us and Atlas answers 200 as well
+        failure = found if isinstance(found, Failure) else None
+        self._record("preliminary", request, reply, failure.kind if failure else None)
         return failure
+
+    async def _call_up(self) -> Failure | None:
+        """The preliminary call, made because of a silence; an answer to it may end the run too."""
+        failure = await self._preliminary()
+        if failure is not None and _ends_run(failure):
+            raise _refused(failure)
+        return failure
+
+    def _record(
+        self,
+        purpose: str,
+        request: Request,
+        reply: Reply,
+        kind: FailureKind | None,
+        triple_id: int | None = None,
+    ) -> int:
+        self._silence.hear(reply, kind)
+        return self._journal.record(purpose, request, reply, kind, triple_id)
+
+    def _kept(self) -> str:
+        open_ones = sum(self._journal.pending_counts().values())
+        total = self._journal.tally().triples
+        return f"{total - open_ones:,} of {total:,} triples are answered and kept"
 
     async def _settle(self, item: Item, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
@@ -199,6 +279,11 @@ class Collector:
         standing = await self._standing_beside(item.ref.group_id)
         if standing is not None and _ends_run(standing):
             raise _refused(standing)
+
+    async def _watch_list(self, item: Item, failure: Failure) -> bool:
+        """Look at a page that failed; gives whether that was an outage of Atlas, which is over."""
+        await self._watch(item, failure)
+        return failure.is_transient and await self._silence.make_sure()
 
     def _standing_beside(self, group_id: str) -> "asyncio.Task[Failure | None]":
         now = asyncio.get_running_loop().time()
@@ -228,12 +313,7 @@ def _refused(failure: Failure) -> AuditError:
         FailureKind.ACCOUNT_SUSPENDED: "settle the account with MongoDB",
     }
     return CredentialsRefused(
-        f"Atlas refuses this run: {_words(failure)}",
+        f"Atlas refuses this run: {failure}",
         hint=hints.get(failure.kind, "check the credentials, and whether they have expired")
         + "; then start the same command again",
     )
-
-
-def _words(failure: Failure) -> str:
-    parts = (str(failure.http_status or ""), failure.error_code or "", failure.detail)
-    return " ".join(filter(None, parts)) or failure.kind

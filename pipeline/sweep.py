@@ -16,7 +16,7 @@ from pipeline.listing import Entry, Listing
 from pipeline.outcomes import Failure, FailureKind, Fetched
 
 Settle = Callable[[Item, Fetched], Awaitable[None]]
-Watch = Callable[[Item, Failure], Awaitable[None]]
+Watch = Callable[[Item, Failure], Awaitable[bool]]
 
 #: What one cluster's list may be answered while the lists of its project's others are fine.
 _OF_ONE_CLUSTER = frozenset(
@@ -46,7 +46,10 @@ class Sweeper:
     """Answers what it can from lists."""
 
     def __init__(self, fetcher: Fetcher, settle: Settle, watch: Watch) -> None:
-        """`settle` gets every triple that a page answers; `watch` sees a page that failed."""
+        """`settle` gets every triple that a page answers; `watch` sees a page that failed.
+
+        It gives whether all of Atlas was away, and is back: then the page is asked for again.
+        """
         self._fetcher = fetcher
         self._settle = settle
         self._watch = watch
@@ -69,7 +72,8 @@ class Sweeper:
             question = Question(request, "list", listing.read, items[0].ref.group_id)
             asked = await self._fetcher.send(question)
             if isinstance(asked.answer, Failure):
-                await self._watch(items[0], asked.answer)
+                if await self._watch(items[0], asked.answer):
+                    continue
                 if asked.answer.kind not in _OF_ONE_CLUSTER:
                     self._given_up.add(items[0].ref.group_id)
                 return

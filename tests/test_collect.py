@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -12,11 +13,15 @@ from msgspec import structs
 from pipeline.atlas import Reply, Request
 from pipeline.collect import Asking, Collector
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
+from pipeline.fetch import Retry
 from pipeline.journal import Answered, Journal
-from pipeline.outcomes import FailureKind, Outcome
+from pipeline.outcomes import FailureKind, FetchBy, Outcome
+from pipeline.pool import DRAIN_S
+from pipeline.silence import CALLS_S, SILENCE_S
 from pipeline.simulator.buckets import BucketRules
 from pipeline.triples import Triple
 from tests.doubles import (
+    MOMENT,
     Player,
     Served,
     always,
@@ -36,6 +41,8 @@ from tests.doubles import (
 from tests.virtual_time import now, run
 
 K = FailureKind
+START = 1000.0  # of virtual time
+THERE = reply(200, {"results": []})
 LISTED = error(403, "IP_ADDRESS_NOT_ON_ACCESS_LIST")
 
 
@@ -46,7 +53,7 @@ class Atlas(Served):
         self, preliminary: Player | None = None, limits: Player | None = None, **players: Player
     ) -> None:
         super().__init__(**players)
-        self.players[""] = preliminary or always(reply(200, {"results": []}))
+        self.players[""] = preliminary or always(THERE)
         self.players["limits"] = limits or always(error(403))
 
     async def send(self, request: Request) -> Reply:
@@ -92,6 +99,16 @@ def collect(atlas: Served, journal: Journal) -> Run:
     return begun
 
 
+def seconds(begun: Run) -> float:
+    """Run to the end; gives how long that took, also by the message of what ended it."""
+
+    async def main() -> float:
+        await begun.collector.run()
+        return now() - START
+
+    return run(main())
+
+
 def kind_of(answer: Answered) -> FailureKind | None:
     """What the reply that answers a triple was read as."""
     assert answer.reply is not None
@@ -135,6 +152,20 @@ def in_turn(*replies: Reply | Callable[[Request], Reply]) -> Player:
     return player
 
 
+def then(first: Reply | Callable[[Request], Reply], times: int, rest: Player) -> Player:
+    """Answers so many times alike, at once, and then like `rest`."""
+    left = [first] * times
+
+    async def player(request: Request) -> Reply:
+        if not left:
+            return await rest(request)
+        found = left.pop()
+        await asyncio.sleep(0.1)
+        return found if isinstance(found, Reply) else found(request)
+
+    return player
+
+
 # ── a good night ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -162,12 +193,24 @@ def test_a_second_start_asks_only_what_is_open(journal: Journal) -> None:
 
 
 def test_a_start_with_nothing_open_asks_nothing(journal: Journal) -> None:
-    load(journal, p1=5)
-    collect(Atlas(), journal)
+    """Not even whether Atlas is there: what is known can be published while it is not."""
+    load(journal, p1=150, p2=5)
+    collect(Atlas(p2=always(error(404))), journal)
+    atlas = Atlas(always(trouble(K.UNREACHABLE)))
+    collect(atlas, journal)
+
+    assert atlas.total == 0
+
+
+@pytest.mark.parametrize("answer", [error(503), error(401), refused(3600), error(410)])
+def test_a_start_with_something_open_asks(journal: Journal, answer: Reply) -> None:
+    """What may get another answer by now, whichever way it failed."""
+    load(journal, p1=5, p2=1)
+    collect(Atlas(p2=always(answer)), journal)
     atlas = Atlas()
     collect(atlas, journal)
 
-    assert (atlas.preliminaries, atlas.asked) == (1, 0)
+    assert (atlas.preliminaries, kinds(journal)) == (1, {None: 6})
 
 
 # ── the preliminary call ─────────────────────────────────────────────────────────────────────────
@@ -189,11 +232,13 @@ def test_an_atlas_that_is_not_reached_is_said_within_seconds(
     assert "proxy" in raised.value.hint
 
 
-def test_calls_that_time_out_are_not_made_for_minutes(journal: Journal) -> None:
+@pytest.mark.parametrize("timeout", [30, 3600])
+def test_calls_that_time_out_are_not_made_for_minutes(journal: Journal, timeout: float) -> None:
+    """However long a request may take elsewhere."""
     load(journal, p1=5)
-    atlas = Atlas(hanging(30))
-    with pytest.raises(AtlasUnavailable):
-        collect(atlas, journal)
+    atlas = Atlas(hanging(timeout))
+    with pytest.raises(AtlasUnavailable, match="no whole answer within 25 s"):
+        assert seconds(Run(atlas, journal)) == 25.0
 
     assert atlas.preliminaries == 1
 
@@ -495,6 +540,179 @@ def test_a_project_that_stays_down_keeps_what_it_answered(journal: Journal) -> N
     assert len(asked) < 100
 
 
+# ── Atlas goes away ──────────────────────────────────────────────────────────────────────────────
+
+
+class Leaving(Atlas):
+    """Is away from and to so many seconds after the start, as `how` plays it."""
+
+    def __init__(self, how: Player, *times: tuple[float, float], **players: Player) -> None:
+        super().__init__(**players)
+        self._how = how
+        self._times = times
+
+    async def send(self, request: Request) -> Reply:
+        begun = now()
+        at = begun - START
+        if not any(left <= at < back for left, back in self._times):
+            return clocked(await super().send(request), begun)
+        self.sent["away"].append(begun)
+        return clocked(await self._how(request), begun)
+
+
+def clocked(found: Reply, begun: float) -> Reply:
+    """The reply with the times at which it was sent and received."""
+    sent_at, received_at = (MOMENT + timedelta(seconds=at - START) for at in (begun, now()))
+    return structs.replace(found, sent_at=sent_at, received_at=received_at)
+
+
+FOREVER = float("inf")
+AWAY = {
+    "refused": always(trouble(K.UNREACHABLE), 0.02),
+    "black hole": hanging(30),
+    "maintenance": always(error(503)),
+    "reset": always(trouble(K.CUT)),
+    "a portal": always(reply(200, "<html>"), 0.05),
+}
+
+
+@pytest.mark.parametrize("how", AWAY.values(), ids=AWAY)
+@pytest.mark.parametrize("load_", [{"p1": 2000}, {f"p{n}": 150 for n in range(1, 21)}])
+def test_a_run_ends_within_a_minute_of_atlas_going_away(
+    journal: Journal, how: Player, load_: dict[str, int]
+) -> None:
+    """What was answered is kept and not asked again; all the rest is, by the next start."""
+    load(journal, **load_)
+    total, left = sum(load_.values()), 3.0
+    ended: list[float] = []
+
+    async def main() -> None:
+        try:
+            await Run(Leaving(how, (left, FOREVER)), journal).collector.run()
+        finally:
+            ended.append(now() - START)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with pytest.raises(AtlasUnavailable) as raised:
+        run(main())
+    done = kinds(journal)[None]
+
+    assert ended[0] - left == pytest.approx(SILENCE_S + CALLS_S, abs=1.0)
+    assert SILENCE_S + CALLS_S <= 50
+    assert "not given a usable answer since 03:00:03 UTC (" in str(raised.value)
+    assert f"; {done:,} of {total:,} triples are answered and kept" in str(raised.value)
+    assert "the same command again" in raised.value.hint
+    back = Atlas()
+    collect(back, journal)
+    assert 0 < done < total
+    assert (back.asked, kinds(journal)) == (total - done, {None: total})
+
+
+@pytest.mark.parametrize("how", AWAY.values(), ids=AWAY)
+@pytest.mark.parametrize("load_", [{"p1": 1000}, {f"p{n}": 50 for n in range(1, 21)}])
+@pytest.mark.parametrize("left", [1.0, 1.6])
+def test_a_short_outage_costs_no_answer(
+    journal: Journal, how: Player, load_: dict[str, int], left: float
+) -> None:
+    load(journal, **load_)
+    atlas = Leaving(how, (left, left + 20))
+    collect(atlas, journal)
+
+    assert len(atlas.sent["away"]) >= 64
+    assert kinds(journal) == {None: sum(load_.values())}
+
+
+@pytest.mark.parametrize("length", [20, 45])
+def test_attempts_that_ran_out_in_an_outage_are_made_up_for(journal: Journal, length: int) -> None:
+    """The last triples of a run, and nothing else to tell when Atlas is back: it is called up."""
+    load(journal, p1=3)
+    atlas = Leaving(AWAY["refused"], (0.15, 0.15 + length))
+    collect(atlas, journal)
+
+    assert kinds(journal) == {None: 3}
+    assert {each.attempts for each in answered(journal)} == {1, 6}
+
+
+def test_an_outage_while_asking_once_more_costs_no_answer(journal: Journal) -> None:
+    """What it hits is asked once more again, up to three times in all."""
+    load(journal, p1=2)
+    atlas = Leaving(AWAY["refused"], (0.35, 10), (15.15, 21), p1=in_turn(*[error(503)] * 2, good))
+    Run(atlas, journal, Asking(retry=Retry(1))).to_the_end()
+
+    assert kinds(journal) == {None: 2}
+
+
+def test_outages_that_never_end_are_not_waited_for_for_ever(journal: Journal) -> None:
+    """Atlas is there whenever it is called up, and away for the triples."""
+    load(journal, p1=2, p2=1)
+    calls = in_turn(THERE, *[trouble(K.UNREACHABLE), THERE] * 100)
+    atlas = Atlas(calls, p1=always(error(503)))
+    Run(atlas, journal, Asking(retry=Retry(1))).to_the_end()
+
+    assert kinds(journal) == {None: 1, K.SERVER_ERROR: 2}
+    assert len(atlas.sent[group(1)]) == 2 * (1 + 3)
+
+
+@pytest.mark.parametrize("load_", [{"p1": 300}, {"p1": 300, "p2": 50}])
+@pytest.mark.parametrize("how", [hanging(30), always(error(503))])
+def test_one_project_that_is_down_is_no_outage(
+    journal: Journal, how: Player, load_: dict[str, int]
+) -> None:
+    """Though for minutes it is the only one that is asked: the preliminary call is answered."""
+    load(journal, **load_)
+    atlas = Atlas(p1=then(good, 5, how))
+    took = seconds(Run(atlas, journal))
+
+    assert kinds(journal, 1)[None] == 5
+    assert sum(kinds(journal, 1).values()) == 300
+    assert kinds(journal, 2) == ({None: 50} if "p2" in load_ else {})
+    assert took > SILENCE_S
+    assert 2 <= atlas.preliminaries <= 3 + took / SILENCE_S
+
+
+def test_waiting_for_a_bucket_is_no_silence(journal: Journal) -> None:
+    """Not even after a stray fault, nor when Atlas is away while nothing is asked."""
+    load(journal, p1=30)
+    project = bucketed(BucketRules(capacity=10, refill_rate=10, refill_duration=120))
+    atlas = Leaving(AWAY["refused"], (20, 30), (35, 50), p1=project)
+    collect(atlas, journal)
+
+    assert atlas.preliminaries == 1
+    assert kinds(journal) == {None: 30}
+
+
+@pytest.mark.parametrize("answer", [error(404), error(403), refused(1)])
+def test_any_definite_answer_is_a_sign_of_life(journal: Journal, answer: Reply) -> None:
+    """The project that gives it is there, whatever all the others and the calls say."""
+    load(journal, p1=200, p2=20)
+    calls = changing((0, THERE), (1, error(503)))
+
+    async def now_and_then(_: Request) -> Reply:
+        await asyncio.sleep(14)
+        return answer
+
+    atlas = Atlas(calls, p1=hanging(30), p2=now_and_then)
+    asking = Asking(concurrency=8, retry=Retry(2))
+
+    async def main() -> None:
+        begun = Run(atlas, journal, asking)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(100)
+        assert not running.done()
+        begun.collector.stop()
+        await running
+
+    run(main())
+    assert atlas.preliminaries == 1
+
+
+def test_a_call_that_is_refused_ends_the_run_as_refused(journal: Journal) -> None:
+    load(journal, p1=200)
+    calls = in_turn(THERE, error(401))
+    with pytest.raises(CredentialsRefused):
+        collect(Atlas(calls, p1=hanging(30)), journal)
+
+
 # ── stopping ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -532,6 +750,52 @@ def test_a_stop_during_an_outage_is_no_outage(journal: Journal) -> None:
         await running
 
     run(main())
+
+
+@pytest.mark.parametrize("how", AWAY.values(), ids=AWAY)
+@pytest.mark.parametrize("by", [FetchBy.GET, FetchBy.LIST])
+@pytest.mark.parametrize("at", [1.0, 20.0, 31.0, 34.0, 49.9])
+def test_a_stop_while_atlas_is_away_drains_and_raises_nothing(
+    journal: Journal, how: Player, by: FetchBy, at: float
+) -> None:
+    """Also while it is being called up, a moment before it would be given up."""
+    load(journal, p1=500, p2=500)
+
+    async def main() -> float:
+        begun = Run(Leaving(how, (0.15, FOREVER)), journal, Asking(by=by))
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(at)
+        begun.collector.stop()
+        await running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return now() - START - at
+
+    assert run(main()) <= DRAIN_S + 0.01
+
+
+@pytest.mark.parametrize(
+    ("atlas", "at"),
+    [
+        (Atlas(in_turn(THERE, trouble(K.UNREACHABLE)), p1=always(error(503))), 20.0),
+        (Atlas(then(THERE, 1, hanging()), p1=always(error(401))), 5.0),
+        (Atlas(p1=then(error(503), 15, hanging())), 40.0),
+    ],
+    ids=["before asking once more", "beside a 401", "while asking once more"],
+)
+def test_a_stop_is_heard_in_every_stage(journal: Journal, atlas: Atlas, at: float) -> None:
+    load(journal, p1=3)
+
+    async def main() -> float:
+        begun = Run(atlas, journal)
+        running = asyncio.create_task(begun.collector.run())
+        await asyncio.sleep(at)
+        assert not running.done()
+        begun.collector.stop()
+        await running
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return now() - START - at
+
+    assert run(main()) <= DRAIN_S + 0.01
 
 
 @pytest.mark.parametrize("atlas", [Atlas(hanging()), Atlas(limits=hanging())])

@@ -350,6 +350,28 @@ def test_lists_that_are_down_hold_nothing_against_the_single_requests(
     assert len(fleet.asked[group(1), "list"]) <= 4 * Retry().attempts
 
 
+@pytest.mark.parametrize("retry", [Retry(1), Retry()])
+def test_a_list_goes_on_after_an_outage(journal: Journal, retry: Retry) -> None:
+    """It was not its own: one by one, what is left would cost a hundred times the requests."""
+    load(journal, *range(3000))
+
+    class Leaving(Atlas):
+        left = float("inf")
+
+        async def send(self, request: Request) -> Reply:
+            await asyncio.sleep(0.1)
+            if self.asked["list"] == 3:
+                self.left = min(self.left, now())
+            if self.left <= now() < self.left + 20:
+                return error(503)
+            return await super().send(request)
+
+    atlas = Leaving([checkpoint(number) for number in range(3000)])
+    run(Collector(atlas, journal, Asking(retry=retry, by=FetchBy.LIST), lambda _: None).run())
+
+    assert ways(journal) == {"list": 3000}
+
+
 def test_a_project_whose_lists_are_waited_for_holds_up_no_other(journal: Journal) -> None:
     load_clusters(journal, 1, 2, 3)
     fleet = Fleet(p1=refused(retry_after="300"), p2=error(404, "CLUSTER_NOT_FOUND"))
@@ -374,7 +396,7 @@ def test_only_a_few_clusters_are_held_at_a_time(journal: Journal) -> None:
             held.append(held[-1] - 1)
 
     collector = Collector(Fleet(), journal, Asking(by=FetchBy.LIST), lambda _: None)
-    collector._sweeper = Counted(collector._fetcher, collector._settle, collector._watch)
+    collector._sweeper = Counted(collector._fetcher, collector._settle, collector._watch_list)
     run(collector.run())
 
     assert ways(journal) == {"list": 360}

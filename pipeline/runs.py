@@ -82,7 +82,7 @@ class AuditFolder:
         """Remove what runs that died left behind; only while holding the lock.
 
         Half-staged and half-removed runs, half a line in `attempts.jsonl`, and journals that nobody
-        went on with for a week; and a link that a crash parted from the pointer is moved to where that points.
+        went on with for a week; a link that a crash parted from the pointer goes where that points.
         """
         for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
             shutil.rmtree(left, ignore_errors=True)

@@ -133,9 +133,6 @@ class Audit:
     def stop(self, signal_number: int) -> None:
         """Stop gently: let requests in flight end, keep the journal, raise `Interrupted`."""
         self._signal = signal_number
-        self._stop_asking()
-
-    def _stop_asking(self) -> None:
         if self._collector is not None:
             self._collector.stop()
         elif self._collecting is not None:
@@ -273,7 +270,10 @@ class Audit:
     def _expire(self) -> None:
         """Stop asking: there is just time to publish what was answered."""
         self._is_expired = True
-        self._stop_asking()
+        if self._collector is not None:
+            self._collector.expire()
+        elif self._collecting is not None:
+            self._collecting.cancel()
 
     def _give_up(self, journal: Journal) -> None:
         left = journal.give_up("not asked before the deadline")

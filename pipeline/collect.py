@@ -100,6 +100,7 @@ class Collector:
         self._silence = Silence(self._call_up, self._kept)
         self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
         self._step: asyncio.Task[Any] | None = None
+        self._is_expired = False
 
     def stop(self) -> None:
         """Ask nothing more; `run` returns when the requests in flight have ended.
@@ -110,12 +111,18 @@ class Collector:
         if self._step is not None:
             self._step.cancel()
 
+    def expire(self) -> None:
+        """Stop, since the time is up: what was answered is to be published as it is."""
+        self._is_expired = True
+        self.stop()
+
     async def run(self) -> None:
         """Ask until every triple has an answer, or as far as a stop lets.
 
         Nothing is asked where nothing is open. Raises what ends the run; the journal then holds
         everything that was answered before. After a stop it returns as at the end, and raises
-        nothing for Atlas being away: who stopped it knows that not everything was asked.
+        nothing for Atlas being away: who stopped it knows that not everything was asked. Where the
+        time was up it does, if all that was asked was in vain.
         """
         if not self._has_open():
             return
@@ -131,7 +138,7 @@ class Collector:
             await asyncio.gather(work, watch, return_exceptions=True)
         await (watch if work.cancelled() else work)
         self._journal.flush()
-        if not self._pool.is_stopped:
+        if self._is_expired or not self._pool.is_stopped:
             self._check_availability()
 
     def _has_open(self) -> bool:
@@ -296,6 +303,8 @@ class Collector:
     def _check_availability(self) -> None:
         """Nothing but outages: then nothing is known of any triple, and nothing is published."""
         kinds = self._journal.kinds()
+        if not kinds and self._is_expired:  # there was no time to ask for anything
+            return
         if not kinds.keys() <= UNAVAILABLE_KINDS:  # a checkpoint's kind is None
             return
         said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())

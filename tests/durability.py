@@ -300,7 +300,10 @@ def check_laws(run: Path) -> None:
     assert len(table(run, "checkpoints")) == counted["PASS"] + counted["FAIL"]
     assert sum(each["triple_count"] for each in table(run, "clusters")) == row["triple_count"]
     replies = {each["reply_id"]: each["body_sha256"] for each in table(run, "evidence")}
-    assert len(replies) == row["request_count"]
+    taken = row["parent_run_id"] is not None and sum(
+        each["sent_at"] < row["started_at"] for each in table(run, "evidence")
+    )
+    assert len(replies) == len(table(run, "evidence")) == row["request_count"] + taken
     for each in table(run, "outcomes"):
         assert each["reply_id"] is None or replies[each["reply_id"]] == each["reply_sha256"]
 

@@ -1,11 +1,11 @@
 """Option values as text."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pipeline.errors import ConfigurationWrong
-from pipeline.options import read_duration
+from pipeline.options import read_deadline, read_duration, read_input_age
 
 
 @pytest.mark.parametrize(
@@ -34,3 +34,56 @@ def test_a_duration_from_before_there_was_atlas(text: str) -> None:
         read_duration("--newer-than", text)
 
     assert caught.value.hint
+
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("", None),
+        ("90s", datetime(2026, 11, 20, 12, 1, 30, tzinfo=UTC)),
+        ("90m", datetime(2026, 11, 20, 13, 30, tzinfo=UTC)),
+        ("13:00Z", datetime(2026, 11, 20, 13, tzinfo=UTC)),
+        ("12:00Z", datetime(2026, 11, 21, 12, tzinfo=UTC)),
+        ("06:30+02:00", datetime(2026, 11, 21, 4, 30, tzinfo=UTC)),
+        ("12:30-05:00", datetime(2026, 11, 20, 17, 30, tzinfo=UTC)),
+        ("14:00+Europe/Berlin", datetime(2026, 11, 20, 13, tzinfo=UTC)),
+        ("11:30-00:45", datetime(2026, 11, 20, 12, 15, tzinfo=UTC)),
+    ],
+)
+def test_a_deadline(text: str, wanted: datetime | None) -> None:
+    assert read_deadline(text, NOON) == wanted
+
+
+def test_a_deadline_over_the_change_of_the_clocks() -> None:
+    """Half past six is half past six, also on the night that is an hour longer."""
+    evening = datetime(2026, 10, 24, 20, tzinfo=UTC)
+    assert read_deadline("06:30+Europe/Berlin", evening) == datetime(
+        2026, 10, 25, 5, 30, tzinfo=UTC
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "06:30",
+        "24:00Z",
+        "6:30Z",
+        "06:60Z",
+        "06:30+25:00",
+        "06:30+Nowhere/Atall",
+        "06:30+../etc",
+        "x",
+    ],
+)
+def test_a_deadline_that_is_none(text: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="--deadline"):
+        read_deadline(text, NOON)
+
+
+def test_standard_input_has_no_age() -> None:
+    assert read_input_age("36h", "triples.csv") == timedelta(hours=36)
+    with pytest.raises(ConfigurationWrong, match="no age"):
+        read_input_age("36h", "-")

@@ -1,0 +1,146 @@
+"""Nights of one small audit through the real command line, and what can happen to them.
+
+The fixtures are in conftest.
+"""
+
+import json
+import os
+import signal
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pipeline.simulator import FaultPlan
+from tests.durability import Books, Ended, Small, Starter, table, write_input
+
+NO_FAULTS = FaultPlan.none()
+
+
+class Night:
+    """One audit, called nightly, and how to start it."""
+
+    def __init__(self, folder: Path, scene: Small, starter: Starter) -> None:
+        self.out = folder / "outputs"
+        self.atlas = scene.atlas
+        self.scene = scene
+        self.input = folder / "nightly.csv"
+        self.write(len(scene.triples))
+        self._starter = starter
+        scene.atlas.play(NO_FAULTS)
+        scene.atlas.asked.clear()
+
+    @property
+    def books(self) -> Books:
+        return Books(self.out / "nightly")
+
+    def write(self, count: int) -> None:
+        """Let the input have so many of the triples, and one bad line."""
+        write_input(self.input, self.scene.triples[:count])
+
+    def start(
+        self, *options: str | Path, set_up: str = "", env: dict[str, str] | None = None
+    ) -> Ended:
+        return self._starter.start(
+            *("run", "--output-dir", self.out, *options),
+            env={**self.atlas.env, **(env or {})},
+            set_up=["tests.durability:no_waits", *([set_up] if set_up else [])],
+        )
+
+    def run(self, *options: str | Path, set_up: str = "") -> Ended:
+        return self.start(self.input, *options, set_up=set_up)
+
+    def down(self, triple: int, kind: str = "always-500") -> None:
+        """Let one checkpoint be in trouble."""
+        found = self.scene.triples[triple].checkpoint_id
+        self.atlas.play(FaultPlan(checkpoints={found: kind}))  # type: ignore[dict-item]
+
+    @property
+    def asked(self) -> int:
+        """Requests for checkpoints."""
+        return sum(n for path, n in self.atlas.asked.items() if "/backupCheckpoints/" in path)
+
+
+def facts(run: Path) -> dict[str, Any]:
+    (row,) = table(run, "runs")
+    return row
+
+
+def summary(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "summary.json").read_bytes())
+    return read
+
+
+# --- what happens in a start that is not to end well ---
+
+
+def replace(owner: object, name: str, value: object) -> None:
+    setattr(owner, name, value)
+
+
+def killed_half_way() -> None:
+    """A kill when half of the triples are answered, and these are committed."""
+    from pipeline.journal import Journal
+
+    settle = Journal.settle
+
+    def counting(journal: Journal, *answer: Any) -> None:
+        settle(journal, *answer)
+        journal.flush()
+        if journal.tally().answers == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    replace(Journal, "settle", counting)
+
+
+def killed_before_publishing() -> None:
+    from pipeline.audit import Audit
+
+    replace(Audit, "_publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def killed_before_tidying() -> None:
+    import pipeline.audit
+
+    replace(pipeline.audit, "remove_journal", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def two_days_later() -> None:
+    _clock(timedelta(days=2))
+
+
+def tomorrow() -> None:
+    _clock(timedelta(days=1))
+
+
+def _clock(later: timedelta) -> None:
+    from pipeline.audit import Audit
+
+    begin = Audit.__init__
+
+    def set_clock(audit: Audit, *args: Any, **more: Any) -> None:
+        begin(audit, *args, **more, now=lambda: datetime.now(UTC) + later)
+
+    replace(Audit, "__init__", set_clock)
+
+
+def of_another_version() -> None:
+    import pipeline.unfinished
+
+    replace(pipeline.unfinished, "__version__", "9.9.9")
+
+
+def of_another_format() -> None:
+    import pipeline.unfinished
+
+    replace(pipeline.unfinished, "FORMAT", "99")
+
+
+def no_room() -> None:
+    import shutil
+
+    replace(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+
+
+def half_done(night: Night) -> None:
+    assert night.run(set_up="tests.nights:killed_half_way").code == -signal.SIGKILL

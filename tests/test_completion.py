@@ -1,0 +1,159 @@
+"""Completing a run: what was inconclusive is asked for, all the rest is taken over."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.durability import rows, table
+from tests.nights import NO_FAULTS, Night, facts, summary
+
+
+def test_a_run_is_completed(night: Night) -> None:
+    """Only what was inconclusive is asked for; all the rest, and its evidence, is taken over."""
+    night.down(0)
+    first = night.run()
+    assert [row["verdict"] for row in table(first.run, "outcomes")].count("INCONCLUSIVE") == 1
+    night.atlas.play(NO_FAULTS)
+    night.atlas.asked.clear()
+    ended = night.start("--complete", "nightly")
+
+    assert ended.code == 4  # the input has a bad line
+    assert night.asked == 1
+    found = facts(ended.run)
+    assert found["parent_run_id"] == first.run.name
+    assert found["inconclusive_count"] == 0
+    assert found["request_count"] == 2  # with the preliminary call
+    assert found["line_count"] == facts(first.run)["line_count"]
+    assert night.books.current == ended.run
+    assert (
+        f"Completes {first.run.name}: 9 answers are from its evidence."
+        in summary(ended.run)["notices"]
+    )
+    check_evidence(ended.run)
+    night.books.check()
+
+    again = night.run("--fresh")
+    assert rows_but_for_the_run(ended.run) == rows_but_for_the_run(again.run)
+
+
+def rows_but_for_the_run(run: Path) -> dict[str, list[dict[str, Any]]]:
+    found = rows(run)
+    del found["runs"]
+    return found
+
+
+def check_evidence(run: Path) -> None:
+    """Every answer has its reply, and no reply is there twice."""
+    replies = table(run, "evidence")
+    by_id = {row["reply_id"]: row["body_sha256"] for row in replies}
+    assert len(by_id) == len(replies)
+    for row in table(run, "outcomes"):
+        assert row["reply_id"] is None or by_id[row["reply_id"]] == row["reply_sha256"]
+
+
+@pytest.mark.parametrize("named", ["audit", "run id", "folder"])
+def test_a_run_is_named_in_three_ways(named: str, night: Night) -> None:
+    night.down(0)
+    first = night.run()
+    name = {"audit": "nightly", "run id": first.run.name, "folder": str(first.run)}[named]
+    ended = night.start("--complete", name)
+
+    assert facts(ended.run)["parent_run_id"] == first.run.name
+
+
+def test_a_killed_completion_goes_on(night: Night) -> None:
+    night.down(0)
+    first = night.run()
+    night.atlas.play(NO_FAULTS)
+    killed = night.start("--complete", "nightly", set_up="tests.nights:killed_before_publishing")
+    assert killed.code == -signal.SIGKILL
+    night.atlas.asked.clear()
+    ended = night.start("--complete", "nightly")
+
+    assert "9 of 10" not in ended.err
+    assert "10 of 10 triples answered" in ended.err
+    assert night.asked == 0
+    assert facts(ended.run)["parent_run_id"] == first.run.name
+    night.books.check_settled()
+
+
+def test_a_whole_run_has_nothing_to_complete(night: Night) -> None:
+    first = night.run()
+    asked = sum(night.atlas.asked.values())
+    ended = night.start("--complete", "nightly")
+
+    assert (ended.code, ended.run) == (first.code, first.run)
+    assert "nothing to complete" in ended.err
+    assert sum(night.atlas.asked.values()) == asked
+    assert len(night.books.runs) == 1
+
+
+def test_lists_are_taken_over_too(night: Night) -> None:
+    night.down(0)
+    first = night.run("--fetch", "list")
+    by = {row["fetched_by"] for row in table(first.run, "outcomes")}
+    assert "list" in by
+    inconclusive = facts(first.run)["inconclusive_count"]
+    if not inconclusive:  # the list answered what its own address does not
+        pytest.skip("the list has every answer")
+    ended = night.start("--complete", "nightly")
+    check_evidence(ended.run)
+
+
+def test_a_run_that_is_not_current_is_completed_beside_it(night: Night) -> None:
+    night.down(0)
+    first = night.run()
+    second = night.run()
+    ended = night.start("--complete", first.run.name)
+
+    assert facts(ended.run)["parent_run_id"] == first.run.name
+    assert night.books.current == second.run
+    assert "published, but not current" in ended.err
+
+
+def test_damaged_evidence_completes_nothing(night: Night) -> None:
+    night.down(0)
+    first = night.run()
+    (evidence,) = (first.run / "evidence").glob("*.parquet")
+    content = bytearray(evidence.read_bytes())
+    content[100] ^= 1
+    evidence.write_bytes(content)
+    ended = night.start("--complete", "nightly")
+
+    assert ended.code == 65
+    assert "is not as it was published" in ended.err
+    assert len(night.books.runs) == 1
+
+
+def test_completing_what_is_not_there(night: Night) -> None:
+    assert night.start("--complete", "nightly").code == 66
+    assert night.start("--complete", "../nightly").code == 66
+    assert night.start("--complete", "").code == 2
+    assert night.start().code == 2
+
+
+def test_completing_takes_its_input_from_the_run(night: Night) -> None:
+    night.run()
+    assert night.run("--complete", "nightly").code == 2
+    assert night.start("--complete", "nightly", "--audit-name", "other").code == 2
+
+
+def test_answers_of_two_addresses_are_not_mixed(night: Night) -> None:
+    night.down(0)
+    night.run()
+    ended = night.start("--complete", "nightly", "--base-url", "http://127.0.0.1:9")
+
+    assert ended.code == 78
+    assert "answers of two places are not one run" in ended.err
+
+
+def test_unresolved_triples_are_an_audit_of_their_own(night: Night) -> None:
+    night.down(0)
+    first = night.run()
+    night.atlas.play(NO_FAULTS)
+    ended = night.start(first.run / "unresolved.csv")
+
+    assert ended.code == 0
+    assert facts(ended.run)["triple_count"] == 1

@@ -4,6 +4,7 @@ Every end of `run` passes through `watched`, which knows the final exit code, wh
 published something, failed before it began, or was stopped.
 """
 
+import logging
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from pipeline.metrics import write_metrics
 from pipeline.pings import Pings, read_url, secrets_of, sender
 from pipeline.runs import AuditFolder
 from pipeline.talk import hide, shown
+
+log = logging.getLogger(__name__)
 
 #: Letters of the last line that a healthcheck is sent; it shows the first few.
 _WORDS = 500
@@ -30,9 +33,11 @@ class Ending:
         self._metrics_file = metrics_file
         self._code: int = ExitCode.PROGRAM_FAULT
         self._words = ""
+        self._is_noted = False
 
     def begin(self) -> None:
-        """The audit is held by this run."""
+        """The audit is held by this run, which notes its start and end itself."""
+        self._is_noted = True
         if self.pings is not None:
             self.pings.begin()
 
@@ -51,10 +56,22 @@ class Ending:
         _ignore_signals()
         if self._code == ExitCode.ALREADY_RUNNING:
             return  # the run that holds the audit will tell how it ends
+        if not self._is_noted and self.folder is not None and self.folder.path.is_dir():
+            self._note(self.folder)
         if self._metrics_file is not None and self.folder is not None:
             write_metrics(self._metrics_file, self.folder, datetime.now(UTC), self._code)
         if self.pings is not None:
             self.pings.end(self._code, shown(f"exit {self._code}: {self._words}")[:_WORDS])
+
+    def _note(self, folder: AuditFolder) -> None:
+        """Note an end that came before the audit could note its start."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            folder.note(
+                event="end", at=at, exit_code=self._code, published=False, error=self._words
+            )
+        except AuditError as trouble:
+            log.warning("the end of this run could not be noted: %s", trouble)
 
 
 @contextmanager

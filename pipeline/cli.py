@@ -167,9 +167,8 @@ def run(
     from pipeline.transport import proxy_for, read_base_url
 
     talk.set_up(log_format=log_format, quiet=quiet)
-    with watched(metrics_file, os.environ) as ending:
-        name = read_audit_name(audit_name, input_)
-        ending.folder = AuditFolder(output_dir, name)
+    name = read_audit_name(audit_name, input_)
+    with watched(AuditFolder(output_dir, name), metrics_file, os.environ) as ending:
         address = read_base_url(base_url)
         settings = Settings(
             source=input_,

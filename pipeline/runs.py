@@ -13,6 +13,7 @@ once, and reads on from there, never sees half a run.
 """
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -97,7 +98,7 @@ class AuditFolder:
                 remove_journal(journal)
 
     def note(self, **facts: Any) -> None:
-        """Add one line to `attempts.jsonl`, in a single write: no lock is needed for it.
+        """Add one line to `attempts.jsonl`, in a single write; whether or not the audit is held.
 
         It begins on a line of its own even where the last one was cut short.
         """
@@ -162,6 +163,9 @@ class AuditFolder:
 
 
 def _append(handle: int, line: bytes) -> None:
+    with suppress(OSError):  # a file system without locks: an empty line may come of it, no more
+        # What another process is writing at this moment must not look like what was cut short.
+        fcntl.flock(handle, fcntl.LOCK_EX)
     size = os.fstat(handle).st_size
     if size and os.pread(handle, 1, size - 1) != b"\n":
         line = b"\n" + line

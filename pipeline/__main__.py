@@ -5,10 +5,12 @@ nothing is imported outside of the `try`: a broken installation must not end wit
 """
 
 import io
+import json
 import os
 import signal
 import sys
 import traceback
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -85,11 +87,23 @@ def _say(error: BaseException) -> int:
             say_end(code, f"a fault of this program: {type(error).__name__}: {error}", error=error)
         else:
             say_end(code, str(error), hint=error.hint)
-    except BaseException:  # noqa: BLE001 - not even the words could be imported
-        traceback.print_exc()
-        sys.stderr.write("checkpoint-audit: exit 70: the installation is broken; reinstall it\n")
+    except BaseException as broken:  # noqa: BLE001 - not even the words could be imported
+        _say_broken(broken)
         return 70
     return code
+
+
+def _say_broken(error: BaseException) -> None:
+    """Say it without anything of this program, in one line where that is asked for."""
+    why = f"{type(error).__name__}: {error}"
+    text = f"exit 70: the installation is broken ({why}); reinstall it"
+    if "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv):
+        text = json.dumps({"level": "error", "message": text, "exit_code": 70})
+    else:
+        if "--quiet" not in sys.argv:
+            traceback.print_exception(error)
+        text = f"checkpoint-audit: {text}"
+    sys.stderr.write(text + "\n")
 
 
 def _close_stdout() -> None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,13 +117,10 @@ def _say_usage(error: Any, argv: list[str]) -> int:
     """Say what is wrong with the command line in the way that, as far as can be seen, it wants."""
     from pipeline import talk
 
-    pairs = pairwise(argv)
-    is_json = "--log-format=json" in argv or ("--log-format", "json") in pairs
-    if is_json or "--quiet" in argv:
-        talk.set_up(log_format="json" if is_json else "text", quiet="--quiet" in argv)
-        talk.say_end(ExitCode.USAGE, error.format_message(), hint="see checkpoint-audit --help")
-    else:
+    if talk.wanted_by(argv) == ("text", False):
         error.show()
+    else:
+        talk.say_end(ExitCode.USAGE, error.format_message(), hint="see checkpoint-audit --help")
     return ExitCode.USAGE
 
 
@@ -193,10 +189,9 @@ def run(
 
     talk.set_up(log_format=log_format, quiet=quiet)
     _check_subject(complete, input_, [audit_name, audit_date, max_input_age])
-    with watched(metrics_file, os.environ) as ending:
-        parent = _parent(complete, output_dir)
-        name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
-        ending.folder = AuditFolder(output_dir, name)
+    parent = _parent(complete, output_dir)
+    name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
+    with watched(AuditFolder(output_dir, name), metrics_file, os.environ) as ending:
         address = read_base_url(base_url)
         _check_address(parent, address)
         settings = Settings(

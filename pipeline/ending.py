@@ -1,9 +1,11 @@
 """How a run ends, for those who watch it from outside: its metrics, its healthcheck.
 
 Every end of `run` passes through `watched`, which knows the final exit code, whether the run
-published something, failed before it began, or was stopped.
+published something, failed before it began, or was stopped. Only a command line that is not
+understood, the audit's name included, ends before: nobody could say whose end it was.
 """
 
+import logging
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +19,8 @@ from pipeline.pings import Pings, read_url, secrets_of, sender
 from pipeline.runs import AuditFolder
 from pipeline.talk import hide, shown
 
+log = logging.getLogger(__name__)
+
 #: Letters of the last line that a healthcheck is sent; it shows the first few.
 _WORDS = 500
 
@@ -24,15 +28,17 @@ _WORDS = 500
 class Ending:
     """One run that is watched. Tell it what becomes known; how it ended is then told to others."""
 
-    def __init__(self, metrics_file: Path | None) -> None:
-        self.folder: AuditFolder | None = None
+    def __init__(self, folder: AuditFolder, metrics_file: Path | None) -> None:
         self.pings: Pings | None = None
+        self._folder = folder
         self._metrics_file = metrics_file
         self._code: int = ExitCode.PROGRAM_FAULT
         self._words = ""
+        self._is_noted = False
 
     def begin(self) -> None:
-        """The audit is held by this run."""
+        """The audit is held by this run, which notes its start and end itself."""
+        self._is_noted = True
         if self.pings is not None:
             self.pings.begin()
 
@@ -51,19 +57,33 @@ class Ending:
         _ignore_signals()
         if self._code == ExitCode.ALREADY_RUNNING:
             return  # the run that holds the audit will tell how it ends
-        if self._metrics_file is not None and self.folder is not None:
-            write_metrics(self._metrics_file, self.folder, datetime.now(UTC), self._code)
+        if not self._is_noted and self._folder.path.is_dir():
+            self._note()
+        if self._metrics_file is not None:
+            write_metrics(self._metrics_file, self._folder, datetime.now(UTC), self._code)
         if self.pings is not None:
             self.pings.end(self._code, shown(f"exit {self._code}: {self._words}")[:_WORDS])
 
+    def _note(self) -> None:
+        """Note an end that came before the audit could note its start."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        try:
+            self._folder.note(
+                event="end", at=at, exit_code=self._code, published=False, error=self._words
+            )
+        except AuditError as trouble:
+            log.warning("the end of this run could not be noted: %s", trouble)
+
 
 @contextmanager
-def watched(metrics_file: Path | None, environ: Mapping[str, str]) -> Iterator[Ending]:
-    """Watch a run: whichever way the block ends, it is told.
+def watched(
+    folder: AuditFolder, metrics_file: Path | None, environ: Mapping[str, str]
+) -> Iterator[Ending]:
+    """Watch a run of the audit in `folder`: whichever way the block ends, it is told.
 
     Raises `ConfigurationWrong` for an address of a healthcheck that cannot be used.
     """
-    ending = Ending(metrics_file)
+    ending = Ending(folder, metrics_file)
     try:
         ending.pings = _read_pings(environ)
         yield ending

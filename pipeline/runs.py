@@ -13,6 +13,7 @@ once, and reads on from there, never sees half a run.
 """
 
 import errno
+import fcntl
 import json
 import logging
 import os
@@ -108,7 +109,7 @@ class AuditFolder:
             )
 
     def note(self, **facts: Any) -> None:
-        """Add one line to `attempts.jsonl`, in a single write: no lock is needed for it.
+        """Add one line to `attempts.jsonl`, in a single write; whether or not the audit is held.
 
         It begins on a line of its own even where the last one was cut short.
         """
@@ -230,6 +231,9 @@ def _size(count: int) -> str:
 
 
 def _append(handle: int, line: bytes) -> None:
+    with suppress(OSError):  # a file system without locks: an empty line may come of it, no more
+        # What another process is writing at this moment must not look like what was cut short.
+        fcntl.flock(handle, fcntl.LOCK_EX)
     size = os.fstat(handle).st_size
     if size and os.pread(handle, 1, size - 1) != b"\n":
         line = b"\n" + line

@@ -11,7 +11,9 @@ import threading
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
@@ -156,6 +158,12 @@ def set_up(*, log_format: str = "text", quiet: bool = False) -> None:
     sys.unraisablehook = _log_unraisable
 
 
+def wanted_by(argv: Sequence[str]) -> tuple[str, bool]:
+    """Give the log format and whether to be quiet, where the command line was not understood."""
+    is_json = "--log-format=json" in argv or ("--log-format", "json") in pairwise(argv)
+    return "json" if is_json else "text", "--quiet" in argv
+
+
 def _log_thread(args: threading.ExceptHookArgs) -> None:
     name = args.thread.name if args.thread else "a thread"
     error = args.exc_value
@@ -173,7 +181,8 @@ def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
 def say_end(code: int, message: str, *, hint: str = "", error: BaseException | None = None) -> None:
     """Say the last line: exit code, what happened, what to do."""
     if not logging.getLogger().handlers:
-        set_up()
+        log_format, quiet = wanted_by(sys.argv)
+        set_up(log_format=log_format, quiet=quiet)
     text = f"exit {code}: {message}" + (f"; what to do: {hint}" if hint else "")
     level = logging.ERROR if code else logging.INFO
     trace = (type(error), error, error.__traceback__) if error else None

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import sys
+import threading
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -11,10 +14,13 @@ from pipeline import talk
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    """Leave the log and the hidden secrets as they were."""
+    """Leave the log, what Python prints, and the hidden secrets as they were."""
     root = logging.getLogger()
     handlers, level, secrets = root.handlers[:], root.level, talk._secrets[:]
+    hooks = threading.excepthook, sys.unraisablehook
     yield
+    threading.excepthook, sys.unraisablehook = hooks
+    logging.captureWarnings(capture=False)
     root.handlers[:], talk._secrets[:] = handlers, secrets
     root.setLevel(level)
     talk.log.setLevel(logging.NOTSET)
@@ -83,3 +89,88 @@ def test_quiet_says_nothing_of_a_good_end(capsys: pytest.CaptureFixture[str]) ->
     talk.say_end(1, "No")
 
     assert capsys.readouterr().err == "checkpoint-audit: exit 1: No\n"
+
+
+def test_the_end_is_said_however_much_came_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """Notices are of the same kind as the last line; they must not use up its place."""
+    talk.set_up()
+    for number in range(100):
+        talk.log.warning("%s", f"a notice {number}")
+    talk.say_end(3, "Not all known")
+
+    assert capsys.readouterr().err.splitlines()[-1] == "checkpoint-audit: exit 3: Not all known"
+
+
+def speak_out_of_turn() -> None:
+    """What libraries and Python itself print on stderr, each in its own way."""
+
+    def fail() -> None:
+        raise RuntimeError("in a thread")
+
+    class Unraisable:
+        def __del__(self) -> None:
+            raise RuntimeError("while it goes")
+
+    logging.getLogger("asyncio").error("Task exception was never retrieved")
+    logging.getLogger("aiohttp.client").warning("a library warns")
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("a warning of Python", RuntimeWarning, stacklevel=1)
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    Unraisable()
+
+
+def test_quiet_silences_everybody(capsys: pytest.CaptureFixture[str]) -> None:
+    talk.set_up(quiet=True)
+    speak_out_of_turn()
+    talk.log.error("the metrics file cannot be written", extra={"unquiet": True})
+    talk.say_end(0, "Yes")
+
+    assert capsys.readouterr().err == "checkpoint-audit: the metrics file cannot be written\n"
+
+
+def test_every_line_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever says it: one object a line, with tracebacks inside."""
+    talk.set_up(log_format="json")
+    speak_out_of_turn()
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    assert len(lines) == 5
+    assert ["traceback" in line for line in lines] == [False, False, False, True, True]
+    assert "in a thread" in lines[3]["traceback"]
+
+
+def test_a_quiet_traceback_is_on_the_line(capsys: pytest.CaptureFixture[str]) -> None:
+    talk.set_up(quiet=True)
+    try:
+        int("not a number")
+    except ValueError as error:
+        talk.say_end(70, "a fault of this program", error=error)
+    said = capsys.readouterr().err
+
+    assert len(said.splitlines()) == 1
+    assert "; raised at: test_talk.py:" in said
+    assert said.endswith(" test_a_quiet_traceback_is_on_the_line\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "wanted"),
+    [
+        (["run", "x.csv"], ("text", False)),
+        (["run", "--quiet"], ("text", True)),
+        (["run", "--log-format", "json"], ("json", False)),
+        (["run", "--log-format=json", "--quiet"], ("json", True)),
+        (["run", "--log-format", "text", "json"], ("text", False)),
+    ],
+)
+def test_what_a_wrong_command_line_wants(argv: list[str], wanted: tuple[str, bool]) -> None:
+    assert talk.wanted_by(argv) == wanted
+
+
+def test_no_bar_among_lines_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    assert type(talk.watcher(no_progress=False, quiet=False)) is talk.Bar
+    assert type(talk.watcher(no_progress=False, quiet=False, log_format="json")) is talk.Lines

@@ -110,6 +110,24 @@ class HttpTransport:
         )
 
 
+class _CleanRequest(aiohttp.ClientRequest):
+    """A request that is not sent where an answer lies already.
+
+    A connection is kept for the next request. What has arrived on it meanwhile was asked for by
+    nobody, as when a gateway answers one request twice; aiohttp would take it for the answer to
+    the next one, and an absence of one checkpoint would be told of another.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Send on a connection on which nothing waits to be read.
+
+        Raises `ServerDisconnectedError`, after which a session tries another connection.
+        """
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise aiohttp.ServerDisconnectedError
+        return await super().send(conn)
+
+
 class _TooLargeError(Exception):
     """The body went past the cap."""
 
@@ -283,6 +301,7 @@ async def connect(
         headers={"User-Agent": connection.user_agent},
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(authentication,),
+        request_class=_CleanRequest,
         proxy=connection.proxy,
         trust_env=False,
     ) as session:

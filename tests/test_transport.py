@@ -492,6 +492,30 @@ async def test_a_compressed_body_that_ends_early_is_not_readable() -> None:
     assert read.is_transient
 
 
+ABSENT = b'{"error":404,"errorCode":"CHECKPOINT_NOT_FOUND"}'
+UNASKED = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n%s" % (len(ABSENT), ABSENT)
+
+
+async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the first request of a connection twice, the others not at all."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HEAD + b"Content-Length: 2\r\n\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.1)  # in a packet of its own, so that the body ends with what follows
+    writer.write(b"{}" + UNASKED)
+    await writer.drain()
+    await reader.readuntil(b"\r\n\r\n")
+
+
+async def test_an_answer_to_no_request_answers_no_request() -> None:
+    """A gateway that answers one request twice must not tell of one checkpoint what is another's."""
+    async with raw_server(twice) as port:
+        async with connect(Connection(f"http://127.0.0.1:{port}", AGENT), bearer()) as sender:
+            replies = [await sender.send(REQUEST) for _ in range(3)]
+
+    assert [(reply.status, reply.body) for reply in replies] == [(200, b"{}")] * 3
+
+
 async def test_nobody_listens() -> None:
     async with raw_server(answering()) as port:
         pass

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pipeline.audit import Watcher
 from pipeline.journal import Tally
 from pipeline.outcomes import Failed, Outcome
+from pipeline.redaction import Secrets
 
 log = logging.getLogger("pipeline")
 
@@ -24,25 +25,22 @@ _SHOWN = 20
 #: updates of the bar where there is one.
 _LINE_EVERY, _BAR_EVERY = 30.0, 0.1
 
-_SHORTEST_SECRET = 6
-_secrets: list[str] = []
+_secrets = Secrets()
 
 
 def hide(secret: str) -> None:
     """Keep `secret` out of every line from now on; one of a few letters is in every text."""
-    if len(secret) >= _SHORTEST_SECRET:
-        _secrets.extend((secret, repr(secret)[1:-1]))
-
-
-def _redacted(text: str) -> str:
-    for secret in _secrets:
-        text = text.replace(secret, "[secret]")
-    return text
+    _secrets.add(secret)
 
 
 def _on_one_line(text: str) -> str:
     """Make visible what would break the line or steer a terminal; some of it comes from Atlas."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _plain(trace: str) -> str:
+    """Make the same visible in a traceback, which has many lines."""
+    return "\n".join(map(_on_one_line, trace.split("\n")))
 
 
 class _Text(logging.Formatter):
@@ -53,8 +51,8 @@ class _Text(logging.Formatter):
         level = "warning: " if record.levelno == logging.WARNING else ""
         lines = [f"checkpoint-audit: {level}{_on_one_line(record.getMessage())}"]
         if record.exc_info:
-            lines.insert(0, self.formatException(record.exc_info))
-        return _redacted("\n".join(lines))
+            lines.insert(0, _plain(self.formatException(record.exc_info)))
+        return _secrets.without_in("\n".join(lines))
 
 
 class _Json(logging.Formatter):
@@ -70,14 +68,20 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(
+        line = json.dumps(
             {
-                name: _redacted(str(value)) if isinstance(value, str) else value
+                name: _secrets.without_in(value) if isinstance(value, str) else value
                 for name, value in fields.items()
             },
             ensure_ascii=False,
             default=str,
         )
+        return "".join(c if c.isprintable() else _escaped(c) for c in line)
+
+
+def _escaped(character: str) -> str:
+    """In JSON: what JSON itself would leave as it is may still steer a terminal."""
+    return json.dumps(character)[1:-1]
 
 
 class _Bounded(logging.Filter):

@@ -62,7 +62,8 @@ class Reply(msgspec.Struct, frozen=True):
 
     `trouble` is set when no whole answer arrived, and `status` is 0 when not even its head did;
     `headers` are the chosen ones with lower-case names; `body` is as received, after content
-    decoding; times are aware, in UTC.
+    decoding, but for secrets of ours: `trouble_detail` says where one was taken out. Times are
+    aware, in UTC.
     """
 
     status: int

@@ -27,9 +27,9 @@ from pipeline.checkpoints import (
 
 T = TypeVar("T")
 
-#: The most parts that are taken for a checkpoint's: far more than shards in any cluster (by the page
-#: on Atlas's service limits, more than 70 want help from support). Millions fit into one body, and
-#: the checkpoints of a cluster are in memory together when they are judged.
+#: The most parts that are taken for a checkpoint's: far more than shards in any cluster (by the
+#: page on Atlas's service limits, more than 70 want help from support). Millions fit into one body,
+#: and the checkpoints of a cluster are in memory together when they are judged.
 MAX_PARTS = 1000
 
 _OBJECT_ID = re.compile(r"[a-f0-9]{24}")

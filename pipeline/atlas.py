@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from pipeline.bodies import read_checkpoint, read_documented
+from pipeline.bodies import MAX_PARTS, read_checkpoint, read_documented
 from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.outcomes import Failure, FailureKind, Refusal
 
@@ -62,7 +62,8 @@ class Reply(msgspec.Struct, frozen=True):
 
     `trouble` is set when no whole answer arrived, and `status` is 0 when not even its head did;
     `headers` are the chosen ones with lower-case names; `body` is as received, after content
-    decoding; times are aware, in UTC.
+    decoding, but for secrets of ours: `trouble_detail` says where one was taken out. Times are
+    aware, in UTC.
     """
 
     status: int
@@ -198,7 +199,7 @@ def read_reply(ref: CheckpointRef, reply: Reply) -> Checkpoint | Failure:
         return _read_failure(status, document, reply)
     if not isinstance(document, dict) or not _is_checkpoint(document):
         return _unreadable(reply)
-    return _other_checkpoint(ref, document) or read_checkpoint(document)
+    return _refusable(ref, document) or read_checkpoint(document)
 
 
 def read_item(ref: CheckpointRef, raw: bytes) -> Checkpoint | None:
@@ -208,7 +209,7 @@ def read_item(ref: CheckpointRef, raw: bytes) -> Checkpoint | None:
     document = _decode(raw)
     if not isinstance(document, dict) or not _is_checkpoint(document):
         return None
-    return None if _other_checkpoint(ref, document) else read_checkpoint(document)
+    return None if _refusable(ref, document) else read_checkpoint(document)
 
 
 def read_preliminary(reply: Reply) -> Failure | None:
@@ -316,6 +317,19 @@ _TELLING_FIELDS = ("id", "restorable", "parts")
 
 def _is_checkpoint(document: Mapping[str, Any]) -> bool:
     return any(document.get(name) is not None for name in _TELLING_FIELDS)
+
+
+def _refusable(ref: CheckpointRef, document: Mapping[str, Any]) -> Failure | None:
+    """What keeps a checkpoint from being taken for the one that was asked for."""
+    return _other_checkpoint(ref, document) or _too_many_parts(document)
+
+
+def _too_many_parts(document: Mapping[str, Any]) -> Failure | None:
+    parts = document.get("parts")
+    if not isinstance(parts, list) or len(parts) <= MAX_PARTS:
+        return None
+    detail = f"the answer has {len(parts)} parts, more than any cluster can have ({MAX_PARTS})"
+    return Failure(FailureKind.TOO_LARGE, _HTTP_OK, detail=detail)
 
 
 def _other_checkpoint(ref: CheckpointRef, document: Mapping[str, Any]) -> Failure | None:

@@ -27,6 +27,7 @@ import aiohttp
 import msgspec
 
 from pipeline.errors import ConfigurationWrong, CredentialsRefused
+from pipeline.redaction import Secrets
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,13 @@ _RENEW_PAUSE_S = 60.0
 _RETRY_PAUSE_S = 10.0
 
 _DEFAULT_LIFE_S = 3600.0
+
+#: No token lives so long, which is a year. Seconds.
+_LONGEST_LIFE_S = 365 * 86_400.0
+
+#: Of what the token endpoint says of a refusal.
+_SAID_CHARS = 500
+
 _GRANT = {"grant_type": "client_credentials"}
 _TOKEN_ANSWER_BYTES = 64 * 1024
 _OAUTH_TIMEOUT = aiohttp.ClientTimeout(total=15)
@@ -108,6 +116,11 @@ def read_credentials(environ: Mapping[str, str]) -> Credentials:
     if kind is Kind.ACCESS_TOKEN:
         fingerprint = hashlib.sha256(values[0].encode()).hexdigest()[:12]
         return Credentials(kind, f"access-token-{fingerprint}", values[0])
+    if ":" in values[0]:  # it parts id and secret in both schemes
+        raise CredentialsRefused(
+            f"the id of the {kind} holds a colon, which no id has",
+            hint=f"look at {VARIABLES[kind][0][0]}",
+        )
     return Credentials(kind, values[0], values[1])
 
 
@@ -172,8 +185,9 @@ def _from_file(variable: str, environ: Mapping[str, str]) -> tuple[str, str]:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
+        # The name is not repeated: who confuses the two variables has put the secret there.
         raise CredentialsRefused(
-            f"{variable} names {name}, which cannot be read: {reason}",
+            f"{variable} names a file that cannot be read: {reason}",
             hint="check the path and the permissions",
         ) from None
     _check_mode(variable, path, mode)
@@ -199,7 +213,10 @@ class Authentication(Protocol):
     """Authenticates every request of a session it is a middleware of.
 
     A call may raise `CredentialsRefused`; every other trouble is a `ClientError` as of any request.
+    `hidden` is all that no answer may be kept with.
     """
+
+    hidden: Secrets
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: Handler
@@ -238,6 +255,7 @@ class AccessToken:
     def __init__(self, credentials: Credentials, reread: Callable[[], Credentials]) -> None:
         self._credentials = credentials
         self._reread = reread
+        self.hidden = _secrets_of(credentials)
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: Handler
@@ -250,6 +268,7 @@ class AccessToken:
         self._credentials = _reread(self._reread, self._credentials)
         if self._credentials == used:
             return response
+        self.hidden.add(self._credentials.secret)
         response.release()
         return await _send_with(self._credentials.secret, request, handler)
 
@@ -264,6 +283,7 @@ class ApiKey:
         self._credentials = credentials
         self._reread = reread
         self._digest = aiohttp.DigestAuthMiddleware(credentials.id, credentials.secret)
+        self.hidden = _secrets_of(credentials)
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: Handler
@@ -278,6 +298,7 @@ class ApiKey:
             if self._credentials == used:
                 return response
             secret = self._credentials.secret
+            self.hidden.add(secret)
             self._digest = aiohttp.DigestAuthMiddleware(self._credentials.id, secret)
         response.release()
         return await self._digest(request, handler)
@@ -311,6 +332,7 @@ class ServiceAccount:
         self._base_url = base_url
         self._reread = reread
         self._clock = clock
+        self.hidden = _secrets_of(credentials)
         self._token: _Token | None = None
         self._made: list[str] = []
         self._making: asyncio.Task[_Token] | None = None
@@ -388,28 +410,37 @@ class ServiceAccount:
             used = self._credentials
             self._credentials = _reread(self._reread, used)
             if self._credentials == used:
-                _refuse(used, status, answer)
+                self._refuse(status, answer)
+            self.hidden.add(self._credentials.secret)
+            self.hidden.add(_pair(self._credentials))
             status, answer = await self._post(session, "token", _GRANT)
         if status in _OAUTH_REFUSED:
-            _refuse(self._credentials, status, answer)
+            self._refuse(status, answer)
         value = answer.get("access_token")
         if status != _HTTP_OK or not isinstance(value, str) or not _CREDENTIAL.fullmatch(value):
             raise TokenUnavailable(f"no token: the token endpoint answered {status}")
         self._made.append(value)
+        self.hidden.add(value)
         life = _life(answer.get("expires_in"))
         early = min(max(_RENEW_EARLY_S, life * _RENEW_EARLY_SHARE), life / 2)
         return _Token(value, asked_at + life - early, asked_at + life)
+
+    def _refuse(self, status: int, answer: Mapping[str, Any]) -> NoReturn:
+        who = f"{self._credentials.kind} {self._credentials.id}"
+        raise CredentialsRefused(
+            f"Atlas refuses the {who}: {status} {self.hidden.without_in(_said(answer))}".strip(),
+            hint="check the client id and secret, and whether the secret has expired",
+        )
 
     async def _post(
         self, session: aiohttp.ClientSession, verb: str, form: dict[str, str]
     ) -> tuple[int, dict[str, Any]]:
         """Ask the token endpoint; its credentials are sent raw, not percent-encoded."""
-        pair = f"{self._credentials.id}:{self._credentials.secret}".encode()
         async with session.post(
             f"{self._base_url}/api/oauth/{verb}",
             data=form,
             headers={
-                "Authorization": f"Basic {b64encode(pair).decode()}",
+                "Authorization": f"Basic {_pair(self._credentials)}",
                 "Accept": "application/json",
             },
             middlewares=(),
@@ -441,11 +472,28 @@ async def _send_with(
     return await handler(request)
 
 
+def _said(answer: Mapping[str, Any]) -> str:
+    """The token endpoint's own words, if it has some, without end."""
+    said = (answer.get(name) for name in ("error_description", "detail", "error"))
+    return next((text[:_SAID_CHARS] for text in said if isinstance(text, str) and text), "")
+
+
+def _pair(credentials: Credentials) -> str:
+    """Id and secret as the token endpoint is told them."""
+    return b64encode(f"{credentials.id}:{credentials.secret}".encode()).decode()
+
+
+def _secrets_of(credentials: Credentials) -> Secrets:
+    return Secrets(
+        credentials.secret, b64encode(credentials.secret.encode()).decode(), _pair(credentials)
+    )
+
+
 def _life(expires_in: object) -> float:
     """Seconds that a token lives; what makes no sense is taken as the documented hour."""
-    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or expires_in < 1:
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float):
         return _DEFAULT_LIFE_S
-    return float(expires_in)
+    return float(expires_in) if 1 <= expires_in <= _LONGEST_LIFE_S else _DEFAULT_LIFE_S
 
 
 def _reread(reread: Callable[[], Credentials], used: Credentials) -> Credentials:
@@ -456,11 +504,3 @@ def _reread(reread: Callable[[], Credentials], used: Credentials) -> Credentials
         log.warning("credentials were refused, and cannot be read again: %s", error)
         return used
     return found if found.kind is used.kind else used
-
-
-def _refuse(credentials: Credentials, status: int, answer: Mapping[str, Any]) -> NoReturn:
-    said = answer.get("error_description") or answer.get("detail") or answer.get("error") or ""
-    raise CredentialsRefused(
-        f"Atlas refuses the {credentials.kind} {credentials.id}: {status} {said}".strip(),
-        hint="check the client id and secret, and whether the secret has expired",
-    )

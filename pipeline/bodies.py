@@ -27,6 +27,11 @@ from pipeline.checkpoints import (
 
 T = TypeVar("T")
 
+#: The most parts that are taken for a checkpoint's: far more than shards in any cluster (by the
+#: page on Atlas's service limits, more than 70 want help from support). Millions fit into one body,
+#: and the checkpoints of a cluster are in memory together when they are judged.
+MAX_PARTS = 1000
+
 _OBJECT_ID = re.compile(r"[a-f0-9]{24}")
 _INT64 = range(-(2**63), 2**63)
 
@@ -61,6 +66,8 @@ def read_documented(ref: CheckpointRef, body: bytes) -> Checkpoint | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     if found.id != ref.checkpoint_id or found.group_id != ref.group_id:
+        return None
+    if len(found.parts) > MAX_PARTS:
         return None
     if found.cluster_id is not None and not _is_object_id(found.cluster_id):
         return None

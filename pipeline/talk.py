@@ -20,6 +20,7 @@ from types import TracebackType
 from pipeline.audit import Watcher
 from pipeline.journal import Tally
 from pipeline.outcomes import Failed, Outcome
+from pipeline.redaction import Secrets
 
 log = logging.getLogger("pipeline")
 
@@ -33,30 +34,27 @@ _LINE_EVERY, _BAR_EVERY = 30.0, 0.1
 #: Frames of a traceback that fit on a line.
 _SHOWN_FRAMES = 6
 
-_SHORTEST_SECRET = 6
-_secrets: list[str] = []
+_secrets = Secrets()
 
 
 def hide(secret: str) -> None:
     """Keep `secret` out of every line from now on; one of a few letters is in every text."""
-    if len(secret) >= _SHORTEST_SECRET:
-        _secrets.extend((secret, repr(secret)[1:-1]))
+    _secrets.add(secret)
 
 
 def shown(text: str) -> str:
     """Give `text` as a line would show it: without secrets, and all on one line."""
-    return _redacted(_on_one_line(text))
-
-
-def _redacted(text: str) -> str:
-    for secret in _secrets:
-        text = text.replace(secret, "[secret]")
-    return text
+    return _secrets.without_in(_on_one_line(text))
 
 
 def _on_one_line(text: str) -> str:
     """Make visible what would break the line or steer a terminal; some of it comes from Atlas."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _plain(trace: str) -> str:
+    """Make the same visible in a traceback, which has many lines."""
+    return "\n".join(map(_on_one_line, trace.split("\n")))
 
 
 class _Text(logging.Formatter):
@@ -74,8 +72,8 @@ class _Text(logging.Formatter):
         if record.exc_info and self._one_line:
             line += f"; raised at: {_on_one_line(_places(record.exc_info[2]))}"
         elif record.exc_info:
-            line = f"{self.formatException(record.exc_info)}\n{line}"
-        return _redacted(line)
+            line = f"{_plain(self.formatException(record.exc_info))}\n{line}"
+        return _secrets.without_in(line)
 
 
 def _places(trace: TracebackType | None) -> str:
@@ -97,14 +95,20 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(
+        line = json.dumps(
             {
-                name: _redacted(str(value)) if isinstance(value, str) else value
+                name: _secrets.without_in(value) if isinstance(value, str) else value
                 for name, value in fields.items()
             },
             ensure_ascii=False,
             default=str,
         )
+        return "".join(c if c.isprintable() else _escaped(c) for c in line)
+
+
+def _escaped(character: str) -> str:
+    """In JSON: what JSON itself would leave as it is may still steer a terminal."""
+    return json.dumps(character)[1:-1]
 
 
 class _Bounded(logging.Filter):

@@ -1,7 +1,8 @@
 """Request → Reply over HTTP: the one place where aiohttp's errors end.
 
 Whatever happens on the wire becomes a `Reply`. The text of a foreign error is not repeated, since
-some carry the request's headers: a reply says in our own words what happened.
+some carry the request's headers: a reply says in our own words what happened. An answer that
+repeats a secret of ours is kept without it, and says so.
 
 Redirects are not followed, bodies are capped, TLS is always verified, and plain HTTP is for
 loopback alone.
@@ -30,6 +31,7 @@ from pipeline.auth import Authentication, TokenUnavailable
 from pipeline.deadlines import Deadlines
 from pipeline.errors import ConfigurationWrong
 from pipeline.outcomes import FailureKind
+from pipeline.redaction import Secrets
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +61,14 @@ class HttpTransport:
         base_url: str,
         *,
         timeout: float = 30.0,
+        hidden: Secrets | None = None,
         wall: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`timeout` in seconds, for a whole request with its body."""
+        """`timeout` in seconds, for a whole request with its body; `hidden` is in no reply."""
         self._session = session
         self._base = URL(base_url)
         self._deadlines = Deadlines(timeout)
+        self._hidden = hidden or Secrets()
         self._wall = wall
 
     async def send(self, request: Request) -> Reply:
@@ -85,7 +89,7 @@ class HttpTransport:
             finally:
                 if not response.closed:  # a body was not read to its end
                     response.close()
-            return Reply(status, sent_at, self._wall(), headers, body)
+            return self._without_secrets(Reply(status, sent_at, self._wall(), headers, body))
         except _TooLargeError:
             trouble = FailureKind.TOO_LARGE, f"the body is larger than {MAX_BODY} bytes"
         except asyncio.CancelledError:
@@ -96,7 +100,17 @@ class HttpTransport:
             trouble = _read_trouble(error)
         finally:
             self._deadlines.end(task)
-        return Reply(status, sent_at, self._wall(), headers, b"", *trouble)
+        return self._without_secrets(Reply(status, sent_at, self._wall(), headers, b"", *trouble))
+
+    def _without_secrets(self, reply: Reply) -> Reply:
+        """Take out what a server has repeated of our credentials, and leave a mark of it."""
+        body = self._hidden.without(reply.body)
+        headers = {name: self._hidden.without_in(text) for name, text in reply.headers.items()}
+        if body is reply.body and headers == reply.headers:
+            return reply
+        log.warning("an answer repeats a secret of this run; it is kept without it")
+        detail = "; ".join(filter(None, (reply.trouble_detail, _REPEATED)))
+        return msgspec.structs.replace(reply, headers=headers, body=body, trouble_detail=detail)
 
     def _url(self, path: str) -> URL:
         """Put a path with its query behind the base; built of parts, so that none is parsed."""
@@ -108,6 +122,27 @@ class HttpTransport:
             query_string=query,
             encoded=True,
         )
+
+
+_REPEATED = "the answer repeated a secret of this run, which was taken out"
+
+
+class _CleanRequest(aiohttp.ClientRequest):
+    """A request that is not sent where an answer lies already.
+
+    A connection is kept for the next request. What has arrived on it meanwhile was asked for by
+    nobody, as when a gateway answers one request twice; aiohttp would take it for the answer to
+    the next one, and an absence of one checkpoint would be told of another.
+    """
+
+    async def send(self, conn: aiohttp.connector.Connection) -> aiohttp.ClientResponse:
+        """Send on a connection on which nothing waits to be read.
+
+        Raises `ServerDisconnectedError`, after which a session tries another connection.
+        """
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise aiohttp.ServerDisconnectedError
+        return await super().send(conn)
 
 
 class _TooLargeError(Exception):
@@ -283,11 +318,17 @@ async def connect(
         headers={"User-Agent": connection.user_agent},
         cookie_jar=aiohttp.DummyCookieJar(),
         middlewares=(authentication,),
+        request_class=_CleanRequest,
         proxy=connection.proxy,
         trust_env=False,
     ) as session:
         try:
-            yield HttpTransport(session, connection.base_url, timeout=connection.timeout)
+            yield HttpTransport(
+                session,
+                connection.base_url,
+                timeout=connection.timeout,
+                hidden=authentication.hidden,
+            )
         finally:
             await _close(authentication, session)
 

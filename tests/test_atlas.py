@@ -24,6 +24,7 @@ from pipeline.atlas import (
     limits_request,
     preliminary_request,
     read_error,
+    read_item,
     read_limit,
     read_limits,
     read_preliminary,
@@ -31,6 +32,7 @@ from pipeline.atlas import (
     read_retry_after,
     request_for,
 )
+from pipeline.bodies import MAX_PARTS
 from pipeline.checkpoints import Anomaly, Checkpoint, CheckpointRef, Part, TokenTimestamp
 from pipeline.outcomes import Failure, FailureKind, Refusal, Verdict
 
@@ -494,6 +496,18 @@ def test_an_answer_that_names_another_is_no_answer(name: str, value: Any) -> Non
 
     assert (failure.kind, failure.verdict) == (K.OTHER_CHECKPOINT, Verdict.INCONCLUSIVE)
     assert name in failure.detail
+
+
+@pytest.mark.parametrize("part", [{}, {"typeName": "REPLICA_SET"}, 7])
+def test_more_parts_than_a_cluster_can_have_are_too_many(part: Any) -> None:
+    """Nor does a page of a list answer with them."""
+    most, more = ({**EXAMPLE, "parts": [part] * count} for count in (MAX_PARTS, MAX_PARTS + 1))
+    failure = failed(read_reply(REF, reply(200, more)))
+
+    assert len(fetched(read_reply(REF, reply(200, most))).parts) == MAX_PARTS
+    assert (failure.kind, failure.verdict) == (K.TOO_LARGE, Verdict.INCONCLUSIVE)
+    assert read_item(REF, reply(200, most).body) is not None
+    assert read_item(REF, reply(200, more).body) is None
 
 
 def test_the_id_of_the_cluster_is_not_compared() -> None:

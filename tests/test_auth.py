@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -88,6 +88,8 @@ def test_one_complete_set_is_found(
         ({ID: "i", SECRET: '"hidden"'}, CredentialsRefused, "no credential has"),
         ({ID: "'i'", SECRET: "hidden"}, CredentialsRefused, "no credential has"),
         ({TOKEN: "hiddén"}, CredentialsRefused, "no credential has"),
+        ({PUBLIC: "p:q", PRIVATE: "hidden"}, CredentialsRefused, "no id has"),
+        ({ID: "i:j", SECRET: "hidden"}, CredentialsRefused, "no id has"),
         ({TOKEN: "hid\x00den"}, CredentialsRefused, "no credential has"),
     ],
 )
@@ -179,6 +181,14 @@ def test_files_that_are_none(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(CredentialsRefused, match=r"cannot be read: \w"):
         read_credentials({f"{TOKEN}_FILE": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize("text", ["hidden", "hidden/with/slashes", "hidden" * 1000])
+def test_a_secret_in_place_of_its_file_is_not_shown(text: str) -> None:
+    with pytest.raises(CredentialsRefused, match=f"{SECRET}_FILE names a file") as raised:
+        read_credentials({ID: "i", f"{SECRET}_FILE": text})
+
+    assert "hidden" not in str(raised.value) + raised.value.hint
 
 
 # ── a simulator, or a token endpoint made by hand ────────────────────────────────────────────────
@@ -404,7 +414,7 @@ async def test_a_short_lived_token_is_not_made_for_every_request(life: int) -> N
         assert here.simulator.tokens_created == 2
 
 
-@pytest.mark.parametrize("life", [None, 0, -5, "soon", True])
+@pytest.mark.parametrize("life", [None, 0, -5, "soon", True, [], 10**12, 10**300, 1e300])
 async def test_a_life_that_makes_no_sense_is_an_hour(life: object) -> None:
     desk, clock = Desk(telling(access_token="t", expires_in=life)), Clock()
     async with desk.open(clock) as sender:
@@ -571,6 +581,21 @@ async def test_a_refused_service_account_ends_the_run(status: int, error: str) -
     assert KNOWN.client_id in str(raised.value)
     assert KNOWN.client_secret not in str(raised.value) + raised.value.hint
     assert len(desk.asked) == 1
+
+
+@pytest.mark.parametrize("name", ["error_description", "detail", "error"])
+async def test_a_token_endpoint_may_say_anything(name: str) -> None:
+    """It repeats what it was told, or does not end, or says no words: the end is readable."""
+    pair = b64encode(f"{KNOWN.client_id}:{KNOWN.client_secret}".encode()).decode()
+    for said in (f"no {KNOWN.client_secret}", f"no {pair}", "no" * 9999, 7, ["no"], {"no": 1}):
+        desk = Desk(telling(401, **{name: said}))
+        async with desk.open() as sender:
+            with pytest.raises(CredentialsRefused) as raised:
+                await sender.send(preliminary_request())
+
+        assert KNOWN.client_secret not in str(raised.value)
+        assert pair not in str(raised.value)
+        assert len(str(raised.value)) < 1000
 
 
 async def raw(_: web.Request) -> web.Response:

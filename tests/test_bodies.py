@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.bodies import read_checkpoint, read_documented
+from pipeline.bodies import MAX_PARTS, read_checkpoint, read_documented
 from pipeline.checkpoints import Anomaly, Checkpoint, CheckpointRef, Part, TokenTimestamp
 
 EXAMPLE_ID = "32b6e34b3d91647abb20e7b8"
@@ -272,3 +272,8 @@ def test_both_readers_agree_on_dates(name: str, date: str) -> None:
 )
 def test_what_the_typed_reader_cannot_read_it_leaves(body: bytes) -> None:
     assert read_documented(REF, body) is None
+
+
+def test_more_parts_than_a_cluster_can_have_are_not_as_documented() -> None:
+    assert typed(DOCUMENTED | {"parts": [PART] * MAX_PARTS}) is not None
+    assert typed(DOCUMENTED | {"parts": [PART] * (MAX_PARTS + 1)}) is None

@@ -10,18 +10,20 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline import talk
+from pipeline.redaction import Secrets
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     """Leave the log, what Python prints, and the hidden secrets as they were."""
     root = logging.getLogger()
-    handlers, level, secrets = root.handlers[:], root.level, talk._secrets[:]
+    handlers, level, secrets = root.handlers[:], root.level, talk._secrets
     hooks = threading.excepthook, sys.unraisablehook
+    talk._secrets = Secrets()
     yield
     threading.excepthook, sys.unraisablehook = hooks
     logging.captureWarnings(capture=False)
-    root.handlers[:], talk._secrets[:] = handlers, secrets
+    root.handlers[:], talk._secrets = handlers, secrets
     root.setLevel(level)
     talk.log.setLevel(logging.NOTSET)
 
@@ -59,6 +61,20 @@ def test_nobody_forges_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(said.splitlines()) == 1
     assert "\\n" in said
     assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_nothing_steers_a_terminal(log_format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nor turns what is read round; C1 codes are terminal codes too, and JSON leaves them be."""
+    text = "a\x1b[31m b\x9b31m c\u202e d\u2028 e\x7f f\r g"
+    talk.set_up(log_format=log_format)
+    talk.say_end(70, text, error=ValueError(text))
+    said = capsys.readouterr().err
+
+    assert all(character.isprintable() or character == "\n" for character in said)
+    if log_format == "json":
+        assert text in json.loads(said)["message"]
+        assert text in json.loads(said)["traceback"]
 
 
 def test_lines_of_one_kind_are_bounded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request, read_reply, request
 from pipeline.auth import Authentication, Credentials, Kind, TokenUnavailable, authentication
 from pipeline.errors import ConfigurationWrong, CredentialsRefused
 from pipeline.outcomes import Failure, FailureKind
+from pipeline.redaction import Secrets
 from pipeline.transport import (
     MAX_BODY,
     Connection,
@@ -492,6 +493,46 @@ async def test_a_compressed_body_that_ends_early_is_not_readable() -> None:
     assert read.is_transient
 
 
+async def test_an_answer_that_repeats_a_secret_is_kept_without_it() -> None:
+    """As when an error shows the request's headers; what was done is part of the reply."""
+
+    async def echoing(request: web.Request) -> web.Response:
+        told = request.headers["Authorization"]
+        return web.json_response({"detail": told}, status=500, headers={"Sunset": told})
+
+    async with web_server(echoing) as (port, _):
+        reply = await ask(f"http://127.0.0.1:{port}")
+
+    assert reply.body == b'{"detail": "Bearer [secret]"}'
+    assert reply.headers["sunset"] == "Bearer [secret]"
+    assert reply.trouble is None
+    assert "repeated a secret" in reply.trouble_detail
+
+
+ABSENT = b'{"error":404,"errorCode":"CHECKPOINT_NOT_FOUND"}'
+UNASKED = b"HTTP/1.1 404 No\r\nContent-Length: %d\r\n\r\n%s" % (len(ABSENT), ABSENT)
+
+
+async def twice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer the first request of a connection twice, the others not at all."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HEAD + b"Content-Length: 2\r\n\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.1)  # in a packet of its own, so that the body ends with what follows
+    writer.write(b"{}" + UNASKED)
+    await writer.drain()
+    await reader.readuntil(b"\r\n\r\n")
+
+
+async def test_an_answer_to_no_request_answers_no_request() -> None:
+    """A gateway that answers one request twice must not tell of one checkpoint another's."""
+    async with raw_server(twice) as port:
+        async with connect(Connection(f"http://127.0.0.1:{port}", AGENT), bearer()) as sender:
+            replies = [await sender.send(REQUEST) for _ in range(3)]
+
+    assert [(reply.status, reply.body) for reply in replies] == [(200, b"{}")] * 3
+
+
 async def test_nobody_listens() -> None:
     async with raw_server(answering()) as port:
         pass
@@ -776,6 +817,7 @@ class Closing:
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.closed = False
+        self.hidden = Secrets()
 
     async def __call__(self, request: aiohttp.ClientRequest, handler: Any) -> Any:
         return await handler(request)

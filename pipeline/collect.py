@@ -1,24 +1,22 @@
 """Collect: ask Atlas for everything the journal still lacks, and journal every reply.
 
-What ends a whole run is decided here and nowhere else: no connection at all, credentials that
-Atlas refuses, an access list, a suspended account, a journal that cannot be written. Everything
-else is an outcome of one triple.
+What ends a whole run is told by `standing` (no connection at all, credentials that Atlas refuses,
+an access list, a suspended account) and `silence` (Atlas went away), or is a journal that cannot be
+written. Everything else is an outcome of one triple.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import msgspec
 
-from pipeline.atlas import Reply, Request, preliminary_request, read_results
-from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused
+from pipeline.atlas import Reply, Request
+from pipeline.errors import AtlasUnavailable
 from pipeline.fetch import Fetcher, Item, Retry, Transport
 from pipeline.journal import Journal
 from pipeline.limits import Governor
 from pipeline.outcomes import (
-    RUN_ENDING_KINDS,
     TRANSIENT_KINDS,
     UNAVAILABLE_KINDS,
     Failed,
@@ -30,26 +28,14 @@ from pipeline.outcomes import (
 from pipeline.pool import Pool, Stage, is_cancelled
 from pipeline.quota import ask_limits, worth_asking
 from pipeline.silence import Silence
+from pipeline.standing import Standing
 from pipeline.sweep import Sweeper, clusters
-
-log = logging.getLogger(__name__)
-
-#: Waits before the preliminary call is made again, in seconds.
-_PRELIMINARY_WAITS = (1.0, 3.0)
-
-#: For so many seconds in all it is waited for, whatever a request may take elsewhere.
-_PRELIMINARY_PATIENCE = 25.0
-
-#: For how long what it said counts for a project whose requests are answered 401. Seconds.
-_STANDING_COUNTS = 60.0
 
 #: Lists of one project that are read at a time; each holds a cluster's triples in memory.
 _SWEEPERS = 4
 
 #: What a page of a list answers, taken low: by lists a project costs so many times fewer requests.
 _TRIPLES_A_PAGE = 250
-
-_UNREACHED = frozenset({FailureKind.UNREACHABLE, FailureKind.TIMED_OUT})
 
 #: What is asked once more at the end.
 _ASKED_AGAIN = TRANSIENT_KINDS | {FailureKind.NOT_ASKED, FailureKind.UNAUTHENTICATED}
@@ -97,8 +83,8 @@ class Collector:
         self._by = asking.by
         self._pool = Pool(self._governor, self._settle)
         self._sweeper = Sweeper(self._fetcher, self._settle, self._watch_list)
-        self._silence = Silence(self._call_up, self._kept)
-        self._known: dict[str, tuple[float, asyncio.Task[Failure | None]]] = {}
+        self._standing = Standing(transport, self._record)
+        self._silence = Silence(self._standing.ask, self._kept)
         self._step: asyncio.Task[Any] | None = None
         self._is_expired = False
 
@@ -173,7 +159,7 @@ class Collector:
                 raise
 
     async def _prepare(self) -> None:
-        await self._check_standing()
+        await self._standing.check()
         counts = self._journal.pending_counts()
         if self._by is FetchBy.LIST:
             counts = {group_id: count // _TRIPLES_A_PAGE for group_id, count in counts.items()}
@@ -206,53 +192,6 @@ class Collector:
 
     # --- what ends a run ---
 
-    async def _check_standing(self) -> None:
-        """One preliminary call, which costs no project's bucket anything."""
-        failure = await self._patient_preliminary()
-        if failure is None:
-            return
-        if failure.kind in _UNREACHED:
-            raise AtlasUnavailable(
-                f"Atlas cannot be reached: {failure.detail}",
-                hint="check network, proxy, --base-url and --ca-file; nothing was published",
-            )
-        if _ends_run(failure):
-            raise _refused(failure)
-        log.warning("the preliminary call was answered with %s; going on", failure)
-
-    async def _patient_preliminary(self) -> Failure | None:
-        failure = Failure(
-            FailureKind.TIMED_OUT, detail=f"no whole answer within {_PRELIMINARY_PATIENCE:g} s"
-        )
-        try:
-            async with asyncio.timeout(_PRELIMINARY_PATIENCE) as patience:
-                for wait in (*_PRELIMINARY_WAITS, None):
-                    found = await self._preliminary()
-                    if found is None or found.kind not in _UNREACHED or wait is None:
-                        return found
-                    failure = found
-                    log.warning("Atlas is not reached; trying again in %g s", wait)
-                    await asyncio.sleep(wait)
-        except TimeoutError:
-            if not patience.expired():
-                raise
-        return failure
-
-    async def _preliminary(self) -> Failure | None:
-        request = preliminary_request()
-        reply = await self._transport.send(request)
-        found = read_results(reply)  # who stands between us and Atlas answers 200 as well
-        failure = found if isinstance(found, Failure) else None
-        self._record("preliminary", request, reply, failure.kind if failure else None)
-        return failure
-
-    async def _call_up(self) -> Failure | None:
-        """The preliminary call, made because of a silence; an answer to it may end the run too."""
-        failure = await self._preliminary()
-        if failure is not None and _ends_run(failure):
-            raise _refused(failure)
-        return failure
-
     def _record(
         self,
         purpose: str,
@@ -271,34 +210,14 @@ class Collector:
 
     async def _settle(self, item: Item, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
-            await self._watch(item, outcome.failure)
+            await self._standing.judge(item.ref.group_id, outcome.failure)
         self._journal.settle(item, outcome)
         self._settled(outcome)
 
-    async def _watch(self, item: Item, failure: Failure) -> None:
-        """Raise if this failure is the whole run's, before it is taken for the triple's own."""
-        if failure.kind in RUN_ENDING_KINDS:
-            raise _refused(failure)
-        if failure.kind is not FailureKind.UNAUTHENTICATED:
-            return
-        # A project of another organization answers in the same words as bad credentials do: the
-        # preliminary call, made again now and then for each such project, tells the two apart.
-        standing = await self._standing_beside(item.ref.group_id)
-        if standing is not None and _ends_run(standing):
-            raise _refused(standing)
-
     async def _watch_list(self, item: Item, failure: Failure) -> bool:
         """Look at a page that failed; gives whether that was an outage of Atlas, which is over."""
-        await self._watch(item, failure)
+        await self._standing.judge(item.ref.group_id, failure)
         return failure.is_transient and await self._silence.make_sure()
-
-    def _standing_beside(self, group_id: str) -> "asyncio.Task[Failure | None]":
-        now = asyncio.get_running_loop().time()
-        asked_at, standing = self._known.get(group_id, (float("-inf"), None))
-        if standing is None or now - asked_at > _STANDING_COUNTS:
-            standing = asyncio.create_task(self._preliminary())
-            self._known[group_id] = now, standing
-        return standing
 
     def _check_availability(self) -> None:
         """Nothing but outages: then nothing is known of any triple, and nothing is published."""
@@ -309,20 +228,3 @@ class Collector:
             return
         said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
         raise AtlasUnavailable(f"Atlas answered nothing that this run asked: {said}")
-
-
-def _ends_run(standing: Failure) -> bool:
-    """Whether the preliminary call's failure is the whole run's."""
-    return standing.kind is FailureKind.UNAUTHENTICATED or standing.kind in RUN_ENDING_KINDS
-
-
-def _refused(failure: Failure) -> AuditError:
-    hints = {
-        FailureKind.ACCESS_LIST: "add this machine's address to the API access list in Atlas",
-        FailureKind.ACCOUNT_SUSPENDED: "settle the account with MongoDB",
-    }
-    return CredentialsRefused(
-        f"Atlas refuses this run: {failure}",
-        hint=hints.get(failure.kind, "check the credentials, and whether they have expired")
-        + "; then start the same command again",
-    )

@@ -227,24 +227,7 @@ def _read_figures(run: Path) -> Figures | None:
         return None
 
 
-class _Success(msgspec.Struct, frozen=True):
-    """What tells of a run whether it was complete."""
-
-    run: RunFigures
-    complete: bool
-
-
 def _read_last_success(folder: AuditFolder) -> datetime | None:
-    """When the last complete run ended; runs sort by their start."""
-    try:
-        runs = sorted(folder.runs.iterdir(), reverse=True)
-    except OSError:  # nothing was published here yet
-        return None
-    for run in runs:
-        try:
-            found = msgspec.json.decode((run / "summary.json").read_bytes(), type=_Success)
-        except (OSError, msgspec.MsgspecError):
-            continue  # a run that cannot be read was not seen to be complete
-        if found.complete:
-            return found.run.finished_at
-    return None
+    """When the last complete run ended."""
+    ends = [run.manifest.finished_at for run in folder.published() if run.manifest.complete]
+    return max(ends, default=None)

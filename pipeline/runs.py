@@ -175,7 +175,7 @@ class AuditFolder:
 
     def published(self) -> Iterator[PublishedRun]:
         """Give the published runs, the one begun last first; what is no run is said and left."""
-        for path in sorted(self.runs.iterdir(), reverse=True):
+        for path in sorted(self.runs.glob("*"), reverse=True):
             try:
                 yield read_run(path)
             except AuditError as error:

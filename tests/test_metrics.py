@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -21,7 +22,7 @@ from pipeline.metrics import (
     metrics_text,
     write_metrics,
 )
-from pipeline.published import Current
+from pipeline.published import Current, Manifest
 from pipeline.runs import AuditFolder
 
 NOW = datetime(2026, 11, 20, 4, 0, tzinfo=UTC)
@@ -133,6 +134,22 @@ def publish(folder: AuditFolder, night: int, *, complete: bool, extra: Any = Non
         "not_known_yet": extra,
     }
     (run / "summary.json").write_text(json.dumps(summary), "utf-8")
+    manifest = Manifest(
+        run_id=run_id,
+        audit_name="nightly",
+        audit_date=ended.date(),
+        parent_run_id=None,
+        started_at=ended,
+        finished_at=ended,
+        base_url="https://cloud.mongodb.com",
+        input_source="nightly.csv",
+        input_sha256="0" * 64,
+        triple_count=night,
+        complete=complete,
+        exit_code=0 if complete else 3,
+        files=(),
+    )
+    (run / "manifest.json").write_bytes(msgspec.json.encode(manifest))
     folder.point(Current(run_id, date(2026, 11, night), f"runs/{run_id}", "0" * 64, 0, "1"))
     return ended
 
@@ -178,9 +195,9 @@ def test_a_backfill_does_not_turn_the_figures_back(folder: AuditFolder, tmp_path
 def test_a_summary_that_cannot_be_read(
     damage: str | None, folder: AuditFolder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The end is told all the same, and the older success; the gap is said."""
-    ended = publish(folder, 18, complete=True)
-    publish(folder, 19, complete=True)
+    """The end is told all the same, and the last success; the gap is said."""
+    publish(folder, 18, complete=True)
+    ended = publish(folder, 19, complete=True)
     summary = folder.path / "current" / "summary.json"
     if damage is None:
         summary.unlink()

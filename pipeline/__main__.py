@@ -78,8 +78,7 @@ def _code_of(ending: SystemExit) -> int:
 def _say(error: BaseException) -> int:
     """Say on stderr, in one last line, what ended the run and what to do; gives the exit code."""
     try:
-        from pipeline.audit import exit_code_of
-        from pipeline.errors import AuditError
+        from pipeline.errors import AuditError, exit_code_of
         from pipeline.talk import say_end
 
         code = exit_code_of(error)

@@ -50,11 +50,12 @@ from pipeline.outcomes import FetchBy
 
 if TYPE_CHECKING:
     from pipeline.atlas import Limits
-    from pipeline.audit import Published, Watcher
+    from pipeline.audit import Watcher
     from pipeline.auth import Credentials
     from pipeline.discover import Found, Wanted
     from pipeline.findings import Judgement
     from pipeline.plan import Read
+    from pipeline.publication import Published
     from pipeline.published import PublishedRun
     from pipeline.reach import Reach
     from pipeline.settings import Settings

@@ -12,8 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.audit import exit_code_of
-from pipeline.errors import AuditError, ExitCode
+from pipeline.errors import AuditError, ExitCode, exit_code_of
 from pipeline.metrics import write_metrics
 from pipeline.pings import Pings, read_url, secrets_of, sender
 from pipeline.runs import AuditFolder

@@ -141,3 +141,10 @@ class Interrupted(AuditError):
     def __init__(self, signal_number: int, *, hint: str = "") -> None:
         super().__init__(f"stopped by signal {signal_number}", hint=hint)
         self.code = ExitCode(128 + signal_number)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Give the exit code that an error ends the process with."""
+    if isinstance(error, Interrupted):
+        return error.code
+    return error.exit_code if isinstance(error, AuditError) else AuditError.exit_code

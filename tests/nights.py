@@ -94,9 +94,9 @@ def killed_half_way() -> None:
 
 
 def killed_before_publishing() -> None:
-    from pipeline.audit import Audit
+    from pipeline.publication import Publisher
 
-    replace(Audit, "_publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    replace(Publisher, "publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def killed_before_tidying() -> None:

@@ -169,7 +169,7 @@ def test_a_short_outage_is_lived_through(night: Night) -> None:
 
 def test_what_is_answered_is_published_while_atlas_is_away(night: Night) -> None:
     """A run that was killed while deriving has nothing to ask: nobody need be there."""
-    dies = "import os, pipeline.audit as a; a.derive = lambda *_: os._exit(9); "
+    dies = "import os, pipeline.publication as p; p.derive = lambda *_: os._exit(9); "
     program = (sys.executable, "-c", dies + "from pipeline.__main__ import main; main()")
     with night.atlas():
         killed = command(*night.args, env=night.env, program=program)

@@ -1,0 +1,187 @@
+"""Publishing: what a journal holds → tables, reports, manifest → a run that is there, and current.
+
+Everything is derived into a staging folder and becomes visible in one step. What was killed after
+that step is finished by the next start.
+"""
+
+import getpass
+import logging
+import os
+import platform
+from collections.abc import Callable
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pipeline import __version__
+from pipeline.atlas import API_VERSION
+from pipeline.derive import derive
+from pipeline.errors import AuditError, InputUnusable
+from pipeline.findings import RULES_VERSION, Judgement
+from pipeline.intake import KeptInput
+from pipeline.journal import Journal
+from pipeline.policy import Policy
+from pipeline.published import Current, sha256_of
+from pipeline.report import Summary, Tally
+from pipeline.report.summary import RunFacts
+from pipeline.runs import AuditFolder
+from pipeline.settings import Settings
+from pipeline.tables import SCHEMA_VERSION
+
+log = logging.getLogger(__name__)
+
+
+class Published(msgspec.Struct, frozen=True):
+    """A published run: its folder, summary, manifest's digest, and whether it is current."""
+
+    path: Path
+    summary: Summary
+    manifest_sha256: str
+    is_current: bool
+
+
+def read_published(path: Path) -> Published:
+    """Read a run that was published before; it is taken for current.
+
+    Raises `InputUnusable` where its summary cannot be read.
+    """
+    try:
+        summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
+        digest = sha256_of(path / "manifest.json")
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(f"the run in {path} cannot be read: {error}") from error
+    return Published(path, summary, digest, is_current=True)
+
+
+class Publisher:
+    """Publishes the runs of one audit."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: AuditFolder,
+        see: Callable[[Judgement | None], None],
+        now: Callable[[], datetime],
+    ) -> None:
+        """`see` is shown every judgement, and None now and then; it may raise to stop."""
+        self._settings = settings
+        self._folder = folder
+        self._see = see
+        self._now = now
+
+    def publish(
+        self, journal: Journal, kept: KeptInput, policy: Policy, said: tuple[str, ...]
+    ) -> Published:
+        """Derive and publish a run; `said` are the shortfalls of its population.
+
+        Raises an `AuditError` when nothing could be published, and what `see` raises.
+        """
+        facts = self._facts(journal, kept, policy)
+        staging = self._folder.stage(facts.run_id)
+        try:
+            tally = Tally(said)
+            for notice in _notices(journal):
+                tally.notice(notice)
+            summary = derive(journal, policy, facts, staging, tally, self._see)
+            staging.copy("evidence/input.csv.gz", kept.path)
+            staging.write("evidence/policy.toml", policy.text)
+            digest = staging.seal(self._manifest(summary))
+            self._see(None)
+        except BaseException:
+            staging.discard()
+            raise
+        current = _current(summary, digest)
+        is_current = self._folder.publish(staging, current, facts.parent_run_id)
+        return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
+
+    def finish(self, journal: Journal) -> Published:
+        """Finish what died after its run had become visible, and before all else was done."""
+        run_id = journal.fact("run_id")
+        log.info("run %s is published already; finishing", run_id)
+        found = read_published(self._folder.runs / run_id)
+        current = _current(found.summary, found.manifest_sha256)
+        is_current = self._folder.point(current, found.summary.run.parent_run_id)
+        return msgspec.structs.replace(found, is_current=is_current)
+
+    def keep(self, spared: frozenset[str]) -> None:
+        """Remove old runs but `spared`, as the settings say.
+
+        That this cannot be done does not undo what was published.
+        """
+        if self._settings.keep is None:
+            return
+        try:
+            removed = self._folder.keep(self._settings.keep, self._now(), spared)
+        except AuditError as error:
+            log.warning("old runs could not be removed: %s", error)
+        else:
+            if removed:
+                log.info("removed, as --keep says: %s", ", ".join(removed))
+
+    def _facts(self, journal: Journal, kept: KeptInput, policy: Policy) -> RunFacts:
+        tally = journal.tally()
+        started_at = datetime.fromisoformat(journal.fact("started_at"))
+        return RunFacts(
+            run_id=journal.fact("run_id"),
+            audit_name=self._settings.audit_name,
+            audit_date=date.fromisoformat(journal.fact("audit_date")),
+            parent_run_id=journal.fact("parent_run_id") or None,
+            started_at=started_at,
+            finished_at=max(self._now(), started_at),  # a clock may be set back
+            tool_version=__version__,
+            schema_version=SCHEMA_VERSION,
+            rules_version=RULES_VERSION,
+            base_url=self._settings.base_url,
+            credential_id=journal.fact("credential_id"),
+            input_source=kept.source,
+            input_sha256=kept.sha256,
+            policy_sha256=policy.sha256,
+            line_count=int(journal.fact("line_count")),
+            triple_count=tally.triples,
+            duplicate_count=tally.duplicates,
+            bad_line_count=tally.bad_lines,
+            request_count=tally.requests,
+            refusal_count=tally.refusals,
+        )
+
+    def _manifest(self, summary: Summary) -> dict[str, Any]:
+        previous = self._folder.current()
+        return {
+            "manifest_version": 1,
+            **msgspec.to_builtins(summary.run),
+            "complete": summary.complete,
+            "exit_code": summary.exit_code,
+            "api_version": API_VERSION,
+            "host": platform.node(),
+            "operator": _operator(),
+            "previous": previous
+            and {"run_id": previous.run_id, "manifest_sha256": previous.manifest_sha256},
+        }
+
+
+def _current(summary: Summary, manifest_sha256: str) -> Current:
+    facts = summary.run
+    return Current(
+        facts.run_id,
+        facts.audit_date,
+        f"runs/{facts.run_id}",
+        manifest_sha256,
+        summary.exit_code,
+        facts.schema_version,
+    )
+
+
+def _notices(journal: Journal) -> list[str]:
+    """What the report says of how the run came about."""
+    parent, taken = journal.fact("parent_run_id"), journal.fact("taken_answers")
+    return [f"Completes {parent}: {int(taken):,} answers are from its evidence."] if parent else []
+
+
+def _operator() -> str:
+    """Who runs this, as the host reports; in a container there may be no such name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

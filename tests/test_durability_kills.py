@@ -129,8 +129,7 @@ class Night:
         """What is under way now, as far as the files say."""
         if list(self.books.path.glob(".work/stage-*")):
             return "publishing"
-        (journal, *_) = [*self.books.journals, None]
-        if journal is None:
+        if not self.books.journals:
             return "before or after the journal"
         is_visible = any(run.name not in self.books.published for run in self.books.runs)
         return "pointing" if is_visible else "collecting"

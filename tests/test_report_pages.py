@@ -271,6 +271,7 @@ def hostile(text: str) -> Summary:
         ),
         headline=text,
         population=text,
+        shortfalls=(),
         notices=(text,),
         clusters=(cluster(cluster_name=text, group_id=text, verdict=Verdict.FAIL),),
         projects=(ProjectCounts(1, 1, 0, 0, 0, text, 1),),

@@ -115,6 +115,7 @@ def clean(**changes: Any) -> Summary:
         "excused_count": 0,
         "duration_s": 754.5,
         "laws": (Law("lines = triples + duplicates + bad lines", 2_013, 2_013),),
+        "shortfalls": (),
         "notices": (),
         "projects": (ProjectCounts(2_001, 2_001, 0, 0, 0, GROUP, 3),),
         "clusters": (cluster(),),

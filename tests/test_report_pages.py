@@ -608,3 +608,11 @@ def test_one_of_a_million_is_seen_in_a_bar() -> None:
 
 def test_plurals() -> None:
     assert [plural(n, "line") for n in (0, 1, 2_000)] == ["0 lines", "1 line", "2,000 lines"]
+
+
+def test_a_population_that_is_not_whole_is_the_first_thing_to_do() -> None:
+    short = msgspec.structs.replace(clean(), shortfalls=("The population shrank: 3 triples.",))
+    for page in (render_html(short), render_markdown(short)):
+        assert "Nothing is open" not in page
+        assert "The population shrank: 3 triples" in page
+        assert "Find out whether the list is whole" in page

@@ -231,7 +231,11 @@ class Action(msgspec.Struct, frozen=True):
 
 
 def _actions(summary: Summary) -> Iterator[Action]:
-    """What to do, most urgent first."""
+    """What to do, most urgent first; that some may be missing before what is said of the others."""
+    for shortfall in summary.shortfalls:
+        so = sentence(shortfall.rstrip("."))
+        advice = "Find out whether the list is whole"
+        yield Action("Population", so, advice, "facts")
     for rule in summary.rules:
         if rule.scope == "cluster":
             so = sentence(rule.title.replace("`", "").rstrip("."))
@@ -248,7 +252,7 @@ def _actions(summary: Summary) -> Iterator[Action]:
         yield Action(plural(count, "input line"), so, advice, "bad-lines")
     if count := summary.counts.inconclusive_count:
         so = "Could not be determined, in all"
-        advice = "When the causes are gone, audit unresolved.csv, which is an input of its own"
+        advice = f"When the causes are gone, start run --complete {summary.run.run_id}"
         yield Action(plural(count, "triple"), so, advice, "inconclusive")
 
 

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.simulator import BucketRules, Credentials, FaultPlan, Fleet, serve
 from pipeline.simulator.fleet import Triple
-from tests.faultpoints import Fault, Point
+from tests.faultpoints import Fault, Lane, Mode, Point
 
 ROOT = Path(__file__).parents[1]
 PROGRAM = (sys.executable, "-m", "pipeline")
@@ -231,8 +232,8 @@ class Books:
     @property
     def left_over(self) -> list[str]:
         """What is in the working folder and should not be, once a run is published."""
-        kept = {"lock"}
-        return sorted(p.name for p in (self.path / ".work").iterdir() if p.name not in kept)
+        names = sorted(path.name for path in (self.path / ".work").iterdir())
+        return [name for name in names if name != "lock" and ".damaged" not in name]
 
     @property
     def journals(self) -> list[Path]:
@@ -338,7 +339,7 @@ def _steady(name: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 class Small(NamedTuple):
-    """An audit of ten triples over two clusters, with every verdict; one is asked for in vain."""
+    """An audit of few triples over two clusters, with every verdict; one is asked for in vain."""
 
     atlas: Atlas
     plan: FaultPlan
@@ -346,18 +347,16 @@ class Small(NamedTuple):
 
 
 @contextmanager
-def small() -> Iterator[Small]:
+def small(passing: int = 3) -> Iterator[Small]:
+    """Of each cluster so many that pass, one that fails, and one that is absent."""
     fleet = Fleet.seeded(seed=7, projects=1, clusters=2, checkpoints=60)
     names = [cluster.name for cluster in fleet.projects[0].clusters]
     found = [t for t in fleet.triples() if t.cluster_name in names]
-    chosen = [t for name in names for each in WANTED for t in _first(found, name, *each)]
+    wanted = (("PASS", passing), ("FAIL", 1), ("ABSENT", 1))
+    chosen = [t for name in names for each in wanted for t in _first(found, name, *each)]
     plan = FaultPlan(checkpoints={chosen[0].checkpoint_id: "always-500"})
     with Atlas(fleet, plan) as atlas:
         yield Small(atlas, plan, tuple(chosen))
-
-
-#: Verdicts and how many of each, of each cluster.
-WANTED = (("PASS", 3), ("FAIL", 1), ("ABSENT", 1))
 
 
 def _first(triples: Sequence[Triple], cluster: str, verdict: str, count: int) -> list[Triple]:
@@ -376,5 +375,88 @@ def write_input(path: Path, triples: Sequence[Triple]) -> Path:
     return path
 
 
+def number_of(points: Sequence[Point], name: str, nth: int = 0) -> int:
+    """Where the main lane passes the point of that name the `nth` time."""
+    return [p.number for p in points if p.lane == Lane.MAIN and p.name.startswith(name)][nth]
+
+
 def fault_of(point: Point, mode: str) -> Fault:
     return Fault(point.lane, point.number, mode)
+
+
+#: How the small audit ends: something fails, something could not be judged.
+EXPECTED = 4
+
+
+class Walker:
+    """Starts one audit again and again from the same state, and breaks it each time elsewhere."""
+
+    def __init__(self, folder: Path, scene: Small, starter: Starter) -> None:
+        self._folder = folder
+        self._scene = scene
+        self._starter = starter
+        self._input = write_input(folder / "nightly.csv", scene.triples)
+        self._kept = folder / "kept"
+        self.begin_anew()
+        (former,) = self.books.runs
+        self.wanted: Rows = rows(former)
+
+    def begin_anew(self) -> None:
+        """Keep a state in which one run is published, and nothing else was begun."""
+        shutil.rmtree(self._out, ignore_errors=True)
+        self._published: dict[str, dict[str, str]] = {}
+        assert self.start().code == EXPECTED
+        self.keep()
+
+    @property
+    def books(self) -> Books:
+        """The books, opened with what was published when the state was kept."""
+        books = Books(self._out / "nightly")
+        books.published = dict(self._published)
+        return books
+
+    @property
+    def _out(self) -> Path:
+        return self._folder / "out"
+
+    def keep(self) -> None:
+        """Let the state of now be the one that every walk begins with."""
+        books = self.books
+        books.check()
+        self._published = books.published
+        shutil.rmtree(self._kept, ignore_errors=True)
+        shutil.copytree(self._out, self._kept, symlinks=True)
+
+    def restore(self) -> Books:
+        """Go back to the state that was kept; gives its books."""
+        shutil.rmtree(self._out)
+        shutil.copytree(self._kept, self._out, symlinks=True)
+        return self.books
+
+    def start(self, fault: Fault | None = None) -> Ended:
+        return self._starter.start(
+            *("run", self._input, "--output-dir", self._out),
+            env=self._scene.atlas.env,
+            fault=fault,
+            set_up=["tests.durability:no_waits"],
+        )
+
+    def points(self) -> tuple[Point, ...]:
+        """The points of a start from here that nothing happens to."""
+        self.restore()
+        ended = self.start()
+        assert ended.code == EXPECTED, ended.err
+        self.restore()
+        return ended.points
+
+    def begin_and_kill(self, name: str, nth: int = 0) -> None:
+        """Begin a run, let it be killed at a point, and keep that state."""
+        number = number_of(self.points(), name, nth)
+        assert self.start(Fault(Lane.MAIN, number, Mode.KILL)).code == -9
+        self.keep()
+
+    def asked(self) -> Counter[str]:
+        """Requests so far for what has a lasting answer once it was asked."""
+        in_vain = set(self._scene.plan.checkpoints)
+        asked = Counter(self._scene.atlas.asked)
+        return Counter({path: n for path, n in asked.items() if path[-24:] not in in_vain})

@@ -7,19 +7,27 @@ through every point also where the suite looks at some only.
 """
 
 import os
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, count, takewhile
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.durability import Books, Ended, Rows, Small, Starter, fault_of, rows, small, write_input
+from tests.durability import (
+    EXPECTED,
+    Books,
+    Ended,
+    Starter,
+    Walker,
+    fault_of,
+    number_of,
+    rows,
+    small,
+)
 from tests.faultpoints import Fault, Lane, Mode, Point
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")
@@ -27,70 +35,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process
 #: Workers that walk side by side, each with an Atlas and folders of its own.
 WALKERS = 2
 
-#: How the small audit ends: something fails, something could not be judged.
-EXPECTED = 4
-
 WHOLE_WALK = os.environ.get("CHECKPOINT_AUDIT_TEST_POINTS") == "all"
-
-
-class Walker:
-    """Starts one audit again and again from the same state, and breaks it each time elsewhere."""
-
-    def __init__(self, folder: Path, scene: Small, starter: Starter) -> None:
-        self._folder = folder
-        self._scene = scene
-        self._starter = starter
-        self._input = write_input(folder / "nightly.csv", scene.triples)
-        self._kept = folder / "kept"
-        self.begin_anew()
-        (former,) = self.books.runs
-        self.wanted: Rows = rows(former)
-
-    def begin_anew(self) -> None:
-        """Keep a state in which one run is published, and nothing else was begun."""
-        shutil.rmtree(self._out, ignore_errors=True)
-        self._published: dict[str, dict[str, str]] = {}
-        assert self.start().code == EXPECTED
-        self.keep()
-
-    @property
-    def books(self) -> Books:
-        """The books, opened with what was published when the state was kept."""
-        books = Books(self._out / "nightly")
-        books.published = dict(self._published)
-        return books
-
-    @property
-    def _out(self) -> Path:
-        return self._folder / "out"
-
-    def keep(self) -> None:
-        """Let the state of now be the one that every walk begins with."""
-        books = self.books
-        books.check()
-        self._published = books.published
-        shutil.rmtree(self._kept, ignore_errors=True)
-        shutil.copytree(self._out, self._kept, symlinks=True)
-
-    def restore(self) -> Books:
-        """Go back to the state that was kept; gives its books."""
-        shutil.rmtree(self._out)
-        shutil.copytree(self._kept, self._out, symlinks=True)
-        return self.books
-
-    def start(self, fault: Fault | None = None) -> Ended:
-        return self._starter.start(
-            *("run", self._input, "--output-dir", self._out),
-            env=self._scene.atlas.env,
-            fault=fault,
-            set_up=["tests.durability:no_waits"],
-        )
-
-    def asked(self) -> Counter[str]:
-        """Requests so far for what has a lasting answer once it was asked."""
-        in_vain = set(self._scene.plan.checkpoints)
-        asked = Counter(self._scene.atlas.asked)
-        return Counter({path: n for path, n in asked.items() if path[-24:] not in in_vain})
 
 
 @pytest.fixture(scope="module")
@@ -186,14 +131,6 @@ def walk_all(walkers: Sequence[Walker], cases: Sequence[Case], *, asks_again: bo
     assert not wrong, "\n".join(wrong)
 
 
-def counted(walker: Walker) -> tuple[Point, ...]:
-    """The points of a start that nothing happens to."""
-    walker.restore()
-    ended = walker.start()
-    assert ended.code == EXPECTED, ended.err
-    return ended.points
-
-
 def cases(points: Sequence[Point], mode: Mode, *, every: int = 1) -> list[Case]:
     """Every point at which `mode` can be, or every so manieth; the committing thread's apart."""
     fit = [p for p in points if p.lane == Lane.MAIN and is_fit(p, mode)]
@@ -209,17 +146,12 @@ def is_fit(point: Point, mode: Mode) -> bool:
     return mode is not Mode.FULL or point.fills
 
 
-def number_of(points: Sequence[Point], name: str, nth: int = 0) -> int:
-    """Where the main lane passes the point of that name the `nth` time."""
-    return [p.number for p in points if p.lane == Lane.MAIN and p.name.startswith(name)][nth]
-
-
 # --- a run beside a former one ---
 
 
 @pytest.mark.parametrize("mode", [Mode.FAIL, Mode.KILL, Mode.TORN])
 def test_every_point(walkers: list[Walker], mode: Mode) -> None:
-    points = counted(walkers[0])
+    points = walkers[0].points()
 
     assert len(points) > 150
     mended = [p for p in points if mode is not Mode.FAIL or not p.name.startswith(UNMENDED)]
@@ -233,14 +165,14 @@ UNMENDED = ("unlink input.csv.gz", "unlink journal")
 @pytest.mark.xfail(strict=True, reason="Audit._run_locked, _publish_one: a bare OSError there")
 def test_what_cannot_be_removed_is_said(walkers: list[Walker]) -> None:
     """Or the next night would take the old journal for its own."""
-    unmended = [p for p in counted(walkers[0]) if p.name.startswith(UNMENDED)]
+    unmended = [p for p in walkers[0].points() if p.name.startswith(UNMENDED)]
     walk_all(walkers, cases(unmended, Mode.FAIL))
 
 
 @pytest.mark.parametrize("mode", [Mode.FULL, Mode.STOP])
 def test_points_from_which_on_it_goes_wrong(walkers: list[Walker], mode: Mode) -> None:
     """A disk that stays full; a signal to stop."""
-    walk_all(walkers, cases(counted(walkers[0]), mode, every=9))
+    walk_all(walkers, cases(walkers[0].points(), mode, every=9))
 
 
 @pytest.mark.parametrize("mode", [Mode.FAIL, Mode.KILL, Mode.STOP])
@@ -273,21 +205,13 @@ def broken_commit(walker: Walker, books: Books, case: Case) -> Broken | None:
 # --- a run that was begun before ---
 
 
-def killed(walker: Walker, name: str, nth: int = 0) -> None:
-    """Begin a run, let it be killed at a point, and keep that state."""
-    number = number_of(counted(walker), name, nth)
-    walker.restore()
-    assert walker.start(Fault(Lane.MAIN, number, Mode.KILL)).code == -9
-    walker.keep()
-
-
 @pytest.fixture
 def begun(walkers: list[Walker]) -> Iterator[Callable[..., list[Walker]]]:
     """Walkers whose run was begun and killed; afterwards they are as they were."""
 
     def begin(name: str, nth: int = 0) -> list[Walker]:
         for walker in walkers:
-            killed(walker, name, nth)
+            walker.begin_and_kill(name, nth)
         return walkers
 
     yield begin
@@ -299,7 +223,7 @@ def begun(walkers: list[Walker]) -> Iterator[Callable[..., list[Walker]]]:
 def test_opening_what_was_collected(begun: Callable[..., list[Walker]], mode: Mode) -> None:
     """A journal that cannot be gone on with now is gone on with later: nothing is asked twice."""
     walkers = begun("CREATE TEMP TABLE IF", 1)
-    points = counted(walkers[0])
+    points = walkers[0].points()
     last = number_of(points, "CREATE TEMP TABLE IF")
     opening = [p for p in points if p.lane == Lane.MAIN and p.number <= last]
 
@@ -310,6 +234,6 @@ def test_opening_what_was_collected(begun: Callable[..., list[Walker]], mode: Mo
 def test_finishing_what_is_visible(begun: Callable[..., list[Walker]], mode: Mode) -> None:
     """A run that was published and not yet pointed to is finished, not made again."""
     walkers = begun("open current.json")
-    finishing = [p for p in counted(walkers[0]) if not p.name.startswith(UNMENDED)]
+    finishing = [p for p in walkers[0].points() if not p.name.startswith(UNMENDED)]
 
     walk_all(walkers, cases(finishing, mode), asks_again=False)

@@ -23,9 +23,9 @@ from hypothesis import strategies as st
 from pipeline import journal as module
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
 from pipeline.checkpoints import Checkpoint, CheckpointRef
-from pipeline.errors import OutputsUnwritable
+from pipeline.errors import JournalDamaged, OutputsUnwritable
 from pipeline.fetch import Item
-from pipeline.journal import Answered, Journal, Tally
+from pipeline.journal import Answered, Journal, Taken, Tally
 from pipeline.outcomes import UNSETTLED_KINDS, Failed, Failure, FailureKind, Fetched
 from pipeline.triples import BadLine, Fault, Triple
 from tests.doubles import MOMENT, answered, error, good, group, ref, reply, stored, trouble
@@ -581,7 +581,7 @@ import os, random, resource, sys
 from datetime import UTC, datetime
 from pathlib import Path
 from pipeline.atlas import Reply, Request
-from pipeline.errors import OutputsUnwritable
+from pipeline.errors import JournalDamaged, OutputsUnwritable
 from pipeline.journal import Journal
 
 journal = Journal(Path(sys.argv[1]))
@@ -712,3 +712,107 @@ def test_times_before_the_epoch_of_all_things_still_hold(journal: Journal) -> No
     kept = stored(journal)[0].reply()
 
     assert (kept.sent_at, kept.received_at.microsecond) == (early, 0)
+
+
+# ── whether it holds what was written ────────────────────────────────────────────────────────────
+
+
+def settle_number(journal: Journal, number: int) -> None:
+    settle_with(journal, Item(number, ref(number)), None)
+
+
+def change(path: Path, statement: str) -> None:
+    db = sqlite3.connect(path)
+    db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def test_a_sound_journal_passes_its_check(journal: Journal) -> None:
+    journal.load_input([triple(2, 1), triple(3, 2)])
+    settle_number(journal, 1)
+    journal.flush()
+    journal.check()
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE replies SET body = x'00'", "the body of reply 1"),
+        ("UPDATE replies SET sha256 = 'x'", "the body of reply 1 is not what was received"),
+    ],
+)
+def test_a_body_that_changed_is_found(journal: Journal, statement: str, said: str) -> None:
+    journal.load_input([triple(2, 1)])
+    settle_number(journal, 1)
+    journal.flush()
+    change(journal.path, statement)
+
+    with pytest.raises(JournalDamaged, match=said):
+        journal.check()
+    with pytest.raises(JournalDamaged, match=said):
+        list(journal.batches())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM replies",
+        "UPDATE replies SET triple_id = 2",
+        "UPDATE answers SET reply_id = 9",
+    ],
+)
+def test_an_answer_without_its_own_reply_is_found(journal: Journal, statement: str) -> None:
+    journal.load_input([triple(2, 1)])
+    settle_number(journal, 1)
+    journal.flush()
+    change(journal.path, statement)
+
+    with pytest.raises(JournalDamaged, match="an answer's reply is not there"):
+        list(journal.batches())
+
+
+# ── what another run was answered ────────────────────────────────────────────────────────────────
+
+
+def test_what_was_not_asked_is_given_up(journal: Journal) -> None:
+    journal.load_input([triple(2, 1), triple(3, 2), triple(4, 3)])
+    settle_number(journal, 1)
+    record(journal, Item(3, ref(3)), error(500), FailureKind.SERVER_ERROR)
+
+    assert journal.give_up("no time") == 2
+    first, second, third = answers(journal)
+    assert first.failure is None
+    assert second.failure == Failure(FailureKind.NOT_ASKED, detail="no time")
+    assert (second.attempts, second.fetched_by) == (0, "none")
+    assert (third.attempts, third.fetched_by) == (1, "get")  # killed between reply and answer
+    assert journal.give_up("no time") == 0
+    assert sum(journal.pending_counts().values()) == 2  # a later start asks for them
+
+
+def test_triples_are_given_in_key_order(journal: Journal) -> None:
+    journal.load_input([triple(2, 2), triple(3, 1)])
+    assert list(journal.triples()) == [(1, ref(1)), (2, ref(2))]
+
+
+def test_replies_that_are_taken_keep_their_ids_and_are_not_counted(
+    journal: Journal, tmp_path: Path
+) -> None:
+    journal.load_input([triple(2, 1), triple(3, 2)])
+    settle_number(journal, 1)
+    journal.flush()
+    (found,) = stored(journal)
+    with Journal(tmp_path / "other.journal") as other:
+        other.load_input([triple(2, 1), triple(3, 2)])
+        taken = found._replace(reply_id=7)
+        other.take(taken, 1)
+        other.take_answer(1, Taken(7, None, None, 3, "get"))
+        other.set_facts(taken_replies="1")
+        settle_number(other, 2)
+        other.flush()
+
+        assert [each.reply_id for each in stored(other)] == [7, 8]
+        assert stored(other)[0] == taken
+        assert answered(other)[0].attempts == 3
+        assert (other.tally().requests, other.reply_count()) == (1, 2)
+        assert other.pending_counts() == {}

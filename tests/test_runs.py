@@ -9,20 +9,22 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import count
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import filelock
+import msgspec
 import pyarrow.dataset as ds
 import pytest
 
 from pipeline import runs
 from pipeline.errors import AlreadyRunning, AuditError, OutputsUnwritable
-from pipeline.published import Current
-from pipeline.runs import AuditFolder
+from pipeline.published import Current, Manifest
+from pipeline.runs import AuditFolder, set_aside
 from pipeline.staging import Staging
 from tests.test_staging import CONSTANTS, NIGHT, ROOT, THINGS
 
@@ -471,3 +473,180 @@ def test_preparing_again_keeps_everything(folder: AuditFolder) -> None:
 def test_trouble_has_the_code_of_the_outputs() -> None:
     assert issubclass(OutputsUnwritable, AuditError)
     assert (OutputsUnwritable.exit_code, AlreadyRunning.exit_code) == (73, 75)
+
+
+# ── the runs there are ───────────────────────────────────────────────────────────────────────────
+
+NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+
+def put(
+    folder: AuditFolder,
+    day: int,
+    *,
+    number: int = 0,
+    complete: bool = True,
+    parent: str | None = None,
+    finished: datetime | None = None,
+) -> str:
+    """Put a run of a night there; gives its id."""
+    run_id = f"202611{day:02}T0{number}0000Z-audit-000000"
+    manifest = Manifest(
+        run_id=run_id,
+        audit_name="audit",
+        audit_date=date(2026, 11, day),
+        parent_run_id=parent,
+        started_at=finished or datetime(2026, 11, day, 3, tzinfo=UTC),
+        finished_at=finished or datetime(2026, 11, day, 4, tzinfo=UTC),
+        base_url="https://cloud.mongodb.com",
+        input_source="audit.csv",
+        input_sha256="0" * 64,
+        triple_count=day,
+        complete=complete,
+        exit_code=0 if complete else 3,
+        files=(),
+    )
+    run = folder.runs / run_id
+    (run / "outcomes").mkdir(parents=True)
+    (run / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    return run_id
+
+
+def left(folder: AuditFolder) -> list[str]:
+    return sorted(path.name for path in folder.runs.iterdir())
+
+
+def test_runs_are_given_the_last_one_first(folder: AuditFolder) -> None:
+    ids = [put(folder, day) for day in (20, 22, 21)]
+    (folder.runs / "no-run").mkdir()
+
+    assert [run.run_id for run in folder.published()] == sorted(ids, reverse=True)
+
+
+def test_the_last_complete_run(folder: AuditFolder) -> None:
+    assert folder.last_complete(date(2026, 11, 30)) is None
+    put(folder, 20)
+    put(folder, 21)
+    put(folder, 21, number=1)
+    put(folder, 22, complete=False)
+
+    def found(day: int) -> int | None:
+        run = folder.last_complete(date(2026, 11, day))
+        return run.manifest.started_at.day if run is not None else None
+
+    assert [found(day) for day in (19, 20, 21, 22, 30)] == [None, 20, 21, 21, 21]
+    latest = folder.last_complete(date(2026, 11, 21))
+    assert latest is not None
+    assert latest.run_id.startswith("20261121T01")
+
+
+@pytest.mark.parametrize(("nights", "days"), [(1, [23]), (2, [22, 23]), (9, [20, 21, 22, 23])])
+def test_so_many_nights_are_kept(nights: int, days: list[int], folder: AuditFolder) -> None:
+    for day in (20, 21, 22, 23):
+        put(folder, day)
+    removed = folder.keep(nights, NOW)
+
+    assert [int(run_id[6:8]) for run_id in left(folder)] == days
+    assert len(removed) == 4 - len(days)
+    assert not list(folder.work.glob("gone-*"))
+
+
+def test_all_runs_of_a_night_are_kept_with_it(folder: AuditFolder) -> None:
+    for number in range(3):
+        put(folder, 20, number=number)
+    put(folder, 19)
+    folder.keep(1, NOW)
+
+    assert len(left(folder)) == 3
+
+
+def test_what_is_never_removed(folder: AuditFolder) -> None:
+    pointed, parent, spared = put(folder, 10), put(folder, 11), put(folder, 12)
+    young = put(folder, 13, finished=NOW - timedelta(hours=23))
+    child = put(folder, 14, parent=parent)
+    old, last = put(folder, 15, finished=NOW - timedelta(hours=25)), put(folder, 20)
+    (folder.runs / "unknown").mkdir()
+    folder.point(current(pointed, date(2026, 11, 10)))
+    removed = folder.keep(1, NOW, {spared})
+
+    assert sorted(removed) == sorted([child, old])
+    assert left(folder) == sorted([pointed, parent, spared, young, last, "unknown"])
+
+
+def test_a_removal_that_was_broken_off_is_finished(folder: AuditFolder) -> None:
+    run_id = put(folder, 20)
+    (folder.runs / run_id).rename(folder.work / f"gone-{run_id}")
+    folder.clean()
+
+    assert not list(folder.work.glob("gone-*"))
+
+
+@pytest.mark.parametrize("damage", ["gone", "elsewhere", "a file"])
+def test_a_link_that_was_parted_from_the_pointer_is_mended(
+    damage: str, folder: AuditFolder
+) -> None:
+    publish(folder, "run-1")
+    link = folder.path / "current"
+    link.unlink()
+    if damage == "elsewhere":
+        link.symlink_to("runs/run-0")
+    if damage == "a file":
+        link.write_text("")
+    folder.clean()
+
+    assert pointers(folder) == ("runs/run-1", "runs/run-1")
+
+
+def test_room_is_checked(folder: AuditFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5_000_000))
+    folder.check_room(5_000_000)
+    with pytest.raises(OutputsUnwritable, match=r"has 5\.0 MB free, .* needs about 6\.0 MB"):
+        folder.check_room(6_000_000)
+
+
+# ── which run becomes current ────────────────────────────────────────────────────────────────────
+
+
+def test_a_completed_run_takes_the_place_of_the_one_it_completes(folder: AuditFolder) -> None:
+    publish(folder, "run-1")
+    assert folder.point(current("run-2"), "run-1") is True
+    assert folder.point(current("run-2"), "run-1") is True  # once more, after a crash
+    assert pointers(folder)[0] == "runs/run-2"
+
+
+def test_a_completed_run_takes_no_other_place(folder: AuditFolder) -> None:
+    publish(folder, "run-2")
+    assert folder.point(current("run-3"), "run-1") is False
+    assert pointers(folder)[0] == "runs/run-2"
+
+
+def test_a_completed_run_of_a_later_night_becomes_current(folder: AuditFolder) -> None:
+    publish(folder, "run-0", date(2026, 11, 19))
+    assert folder.point(current("run-2"), "run-1") is True
+
+
+def test_a_run_that_is_finished_late_turns_nothing_back(folder: AuditFolder) -> None:
+    """It had become visible, and was killed; meanwhile another one of that night was published."""
+    publish(folder, "run-2")
+    assert folder.point(current("run-1")) is False
+    assert pointers(folder)[0] == "runs/run-2"
+
+
+# ── journals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_journal_is_set_aside_whole(folder: AuditFolder) -> None:
+    journal = folder.work / "0123.journal"
+    for suffix in ("", "-wal", "-shm"):
+        journal.with_name(journal.name + suffix).write_text(suffix)
+    aside = set_aside(journal)
+
+    assert sorted(path.name for path in folder.work.iterdir()) == [
+        "0123.damaged",
+        "0123.damaged-shm",
+        "0123.damaged-wal",
+    ]
+    assert aside.with_name("0123.damaged-wal").read_text() == "-wal"
+    os.utime(aside, (0, 0))
+    folder.clean()
+    assert not list(folder.work.glob("*damaged*"))

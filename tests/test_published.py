@@ -1,0 +1,119 @@
+"""Published runs: how they are named, and that their files are as they were published."""
+
+import json
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pipeline.errors import AuditError, InputMissing, InputUnusable, OutputsUnwritable
+from pipeline.published import Current, Manifest, find_run, read_current, read_run, sha256_of
+
+NIGHT = datetime(2026, 11, 20, 3, tzinfo=UTC)
+RUN_ID = "20261120T030000Z-nightly-7f3a9c"
+
+
+def publish(outputs: Path, run_id: str = RUN_ID, audit: str = "nightly") -> Path:
+    """A run of one small file, which is current."""
+    run = outputs / audit / "runs" / run_id
+    (run / "evidence").mkdir(parents=True)
+    (run / "evidence/policy.toml").write_text("[rules]\n")
+    digest = sha256_of(run / "evidence/policy.toml")
+    manifest = {
+        "manifest_version": 1,
+        "run_id": run_id,
+        "audit_name": audit,
+        "audit_date": "2026-11-20",
+        "parent_run_id": None,
+        "started_at": NIGHT.isoformat(),
+        "finished_at": NIGHT.isoformat(),
+        "base_url": "https://cloud.mongodb.com",
+        "input_source": "nightly.csv",
+        "input_sha256": "0" * 64,
+        "triple_count": 3,
+        "complete": True,
+        "exit_code": 0,
+        "files": [{"path": "evidence/policy.toml", "rows": None, "bytes": 8, "sha256": digest}],
+    }
+    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    current = Current(run_id, date(2026, 11, 20), f"runs/{run_id}", "0" * 64, 0, "1")
+    (outputs / audit / "current.json").write_bytes(msgspec.json.encode(current))
+    return run
+
+
+def test_a_run_is_found_by_its_audit_its_id_and_its_folder(tmp_path: Path) -> None:
+    run = publish(tmp_path)
+    publish(tmp_path, "20261121T030000Z-weekly-000000", "weekly")
+
+    for named in ("nightly", RUN_ID, str(run)):
+        assert find_run(tmp_path, named).path == run
+    assert find_run(tmp_path, "weekly").run_id == "20261121T030000Z-weekly-000000"
+    assert find_run(tmp_path / "elsewhere", str(run)).run_id == RUN_ID
+
+
+@pytest.mark.parametrize(
+    "named", ["weekly", "2026*", "", ".", "..", "../nightly", "nightly/runs", "[n]ightly"]
+)
+def test_what_names_no_run(named: str, tmp_path: Path) -> None:
+    publish(tmp_path)
+    with pytest.raises(InputMissing, match="there is no run"):
+        find_run(tmp_path, named)
+
+
+def test_the_manifest_is_read(tmp_path: Path) -> None:
+    manifest = read_run(publish(tmp_path)).manifest
+
+    assert isinstance(manifest, Manifest)
+    assert (manifest.triple_count, manifest.complete) == (3, True)
+    assert manifest.audit_date == date(2026, 11, 20)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": 1}', "\udcff"])
+def test_a_manifest_that_cannot_be_used(text: str, tmp_path: Path) -> None:
+    run = publish(tmp_path)
+    (run / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InputUnusable, match=r"manifest\.json cannot be read"):
+        read_run(run)
+
+
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputMissing):
+            read_run(folder)
+
+
+def test_files_are_as_they_were_published(tmp_path: Path) -> None:
+    path = publish(tmp_path)
+    run = read_run(path)
+    policy = path / "evidence/policy.toml"
+    assert run.files("evidence") == [policy]
+    assert run.file("evidence/policy.toml") == policy
+    assert run.files("evid") == []
+
+    policy.write_text("[rulez]\n")
+    for read in (lambda: run.files("evidence"), lambda: run.file("evidence/policy.toml")):
+        with pytest.raises(InputUnusable, match="is not as it was published"):
+            read()
+    policy.unlink()
+    with pytest.raises(InputUnusable, match="cannot be read"):
+        run.files("evidence")
+    with pytest.raises(InputUnusable, match=r"has no report\.html"):
+        run.file("report.html")
+
+
+def test_the_pointer(tmp_path: Path) -> None:
+    assert read_current(tmp_path) is None
+    publish(tmp_path)
+    current = read_current(tmp_path / "nightly")
+    assert current is not None
+    assert current.path == f"runs/{RUN_ID}"
+
+    (tmp_path / "nightly/current.json").write_text("{")
+    with pytest.raises(OutputsUnwritable, match=r"current\.json cannot be read"):
+        read_current(tmp_path / "nightly")
+
+
+def test_trouble_has_a_code() -> None:
+    assert issubclass(InputMissing, AuditError)
+    assert (InputMissing.exit_code, InputUnusable.exit_code) == (66, 65)

@@ -181,11 +181,16 @@ class Audit:
         try:
             await self._collect_until_the_end(journal)
             self._watcher.deriving()
-            return await asyncio.to_thread(self._publisher.publish, journal, kept, policy, said)
+            published = await asyncio.to_thread(
+                self._publisher.publish, journal, kept, policy, said
+            )
         except JournalDamaged as error:
             journal.close()
             aside = set_aside(journal.path)
             raise JournalDamaged(f"{error}; it is set aside as {aside}") from error
+        if self._settings.deadline is not None and self._now() > self._settings.deadline:
+            log.warning("published after the deadline, for all that was left to do so in time")
+        return published
 
     def _shortfalls(self, journal: Journal, policy: Policy) -> tuple[str, ...]:
         """Why the population cannot be taken for whole, by what was known when the run began."""

@@ -328,7 +328,7 @@ def _report(published: "Published", code: int, *, quiet: bool) -> None:
     for notice in summary.notices:
         log.warning("%s", notice)
     if not published.is_current:
-        log.warning("published, but not current: the current run has a later audit date")
+        log.warning("published, but not current: a later night's run is, or another of this night")
     report = published.path / "report.html"
     digest = f"manifest sha256:{published.manifest_sha256}"
     talk.say_end(code, f"{summary.answer}: {summary.headline} Report: {report} ({digest})")

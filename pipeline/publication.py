@@ -23,7 +23,7 @@ from pipeline.findings import RULES_VERSION, Judgement
 from pipeline.intake import KeptInput
 from pipeline.journal import Journal
 from pipeline.policy import Policy
-from pipeline.published import Current, sha256_of
+from pipeline.published import Current, read_run, sha256_of
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.runs import AuditFolder
@@ -98,11 +98,14 @@ class Publisher:
 
     def finish(self, journal: Journal) -> Published:
         """Finish what died after its run had become visible, and before all else was done."""
-        run_id = journal.fact("run_id")
-        log.info("run %s is published already; finishing", run_id)
-        found = read_published(self._folder.runs / run_id)
+        run = read_run(self._folder.runs / journal.fact("run_id"))
+        log.info("run %s is published already; finishing", run.run_id)
+        found, known = read_published(run.path), self._folder.current()
+        previous = run.manifest.previous and run.manifest.previous.run_id
+        # What was published meanwhile stays current.
+        is_due = known is None or known.run_id in (previous, run.run_id)
         current = _current(found.summary, found.manifest_sha256)
-        is_current = self._folder.point(current, found.summary.run.parent_run_id)
+        is_current = is_due and self._folder.point(current, run.manifest.parent_run_id)
         return msgspec.structs.replace(found, is_current=is_current)
 
     def keep(self, spared: frozenset[str]) -> None:

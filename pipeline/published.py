@@ -31,6 +31,13 @@ class File(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class Previous(msgspec.Struct, frozen=True):
+    """The run that was current when another was published."""
+
+    run_id: str
+    manifest_sha256: str
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What other runs want to know of one; the manifest itself says more."""
 
@@ -46,6 +53,7 @@ class Manifest(msgspec.Struct, frozen=True):
     triple_count: int
     complete: bool
     exit_code: int
+    previous: Previous | None
     files: tuple[File, ...]
 
 

@@ -144,14 +144,8 @@ class AuditFolder:
         return self._point(known, current, parent)
 
     def point(self, current: Current, parent: str | None = None) -> bool:
-        """Make a run that is visible already current, as `publish` does; once more does no harm.
-
-        A run that was begun later, and is current, stays so.
-        """
-        known = self.current()
-        if known is not None and known.run_id > current.run_id:
-            return False
-        return self._point(known, current, parent)
+        """Make a run that is visible already current, as `publish` does; once more does no harm."""
+        return self._point(self.current(), current, parent)
 
     def _point(self, known: Current | None, current: Current, parent: str | None) -> bool:
         if known is not None and not _follows(current, known, parent):

@@ -99,6 +99,12 @@ def killed_before_publishing() -> None:
     replace(Publisher, "publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def killed_before_pointing() -> None:
+    from pipeline.runs import AuditFolder
+
+    replace(AuditFolder, "_point", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+
 def killed_before_tidying() -> None:
     import pipeline.audit
 

@@ -147,6 +147,7 @@ def publish(folder: AuditFolder, night: int, *, complete: bool, extra: Any = Non
         triple_count=night,
         complete=complete,
         exit_code=0 if complete else 3,
+        previous=None,
         files=(),
     )
     (run / "manifest.json").write_bytes(msgspec.json.encode(manifest))

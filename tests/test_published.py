@@ -34,6 +34,7 @@ def publish(outputs: Path, run_id: str = RUN_ID, audit: str = "nightly") -> Path
         "triple_count": 3,
         "complete": True,
         "exit_code": 0,
+        "previous": None,
         "files": [{"path": "evidence/policy.toml", "rows": None, "bytes": 8, "sha256": digest}],
     }
     (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")

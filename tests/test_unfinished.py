@@ -122,6 +122,24 @@ def test_a_night_is_not_taken_for_the_one_before_it(night: Night) -> None:
     night.books.check_settled()
 
 
+def test_a_run_that_is_finished_late_turns_nothing_back(night: Night) -> None:
+    """It had become visible, and was killed; meanwhile another one of that night was published."""
+    night.run(set_up="tests.nights:killed_before_pointing")
+    (first,) = night.books.runs
+    assert [night.books.current] == [None]
+    whole = night.input.read_bytes()
+    night.write(8)
+    second = night.run()
+    assert night.books.current == second.run
+
+    night.input.write_bytes(whole)
+    ended = night.run()
+    assert ended.run == first
+    assert "published, but not current" in ended.err
+    assert night.books.current == second.run
+    night.books.check_settled()
+
+
 def test_a_run_that_was_published_is_told_once_more_on_the_same_day(night: Night) -> None:
     night.run(set_up="tests.nights:killed_before_tidying")
     asked = night.asked

@@ -8,6 +8,7 @@ outputs, so that it is true again after the file was lost, and kept after a run 
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -199,10 +200,12 @@ def _say(message: str, *values: object) -> None:
 
 def _replace(path: Path, text: str) -> None:
     """Put the text in place of the file at once; a collector reads only what ends in .prom."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    draft = Path(name)
     try:
-        draft.write_text(text, "utf-8")
-        # The collector is another user, whom a strict umask would shut out.
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        # The collector is another user, whom mkstemp shuts out.
         draft.chmod(0o644)
         draft.replace(path)
     except OSError:

@@ -253,6 +253,23 @@ def test_a_signal_during_the_last_ping(
     assert Path(out.strip()).is_dir()
 
 
+def test_a_signal_during_the_last_ping_of_a_failure(
+    atlas: Served, check: Listener, tmp_path: Path
+) -> None:
+    """Also where it failed so early that signals were not yet the run's own business."""
+    check.hang.clear()
+    env = {**atlas.env, **NO_CREDENTIALS, "CHECKPOINT_AUDIT_PING_URL": check.url}
+    process = start("run", atlas.triples, "--output-dir", tmp_path, "--quiet", env=env)
+    wait_for(lambda: check.came)
+    process.send_signal(signal.SIGTERM)
+    threading.Timer(0.3, check.hang.set).start()
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == 77
+    assert len(err.splitlines()) == 1
+    assert err.startswith("checkpoint-audit: exit 77: ")
+
+
 @pytest.fixture
 def _hangups_are_heard() -> Iterator[None]:
     """A child of a suite that was started by nohup would ignore them."""

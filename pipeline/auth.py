@@ -435,7 +435,19 @@ class ServiceAccount:
     async def _post(
         self, session: aiohttp.ClientSession, verb: str, form: dict[str, str]
     ) -> tuple[int, dict[str, Any]]:
-        """Ask the token endpoint; its credentials are sent raw, not percent-encoded."""
+        """Ask the token endpoint; an answer that cannot be read is none."""
+        try:
+            return await self._post_once(session, verb, form)
+        except aiohttp.ClientHttpProxyError:
+            raise
+        except (aiohttp.ClientPayloadError, aiohttp.ClientResponseError):
+            # Not chained: such an error holds the request's headers.
+            raise TokenUnavailable("no token: the token endpoint's answer is no HTTP") from None
+
+    async def _post_once(
+        self, session: aiohttp.ClientSession, verb: str, form: dict[str, str]
+    ) -> tuple[int, dict[str, Any]]:
+        """Send id and secret, raw and not percent-encoded; read what is answered."""
         async with session.post(
             f"{self._base_url}/api/oauth/{verb}",
             data=form,

@@ -650,6 +650,30 @@ async def test_a_token_endpoint_that_resets_is_unreachable() -> None:
     assert reply.trouble is FailureKind.UNREACHABLE
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [b"220 smtp ready\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"],
+    ids=["not HTTP", "cut"],
+)
+async def test_a_token_endpoint_that_cannot_be_read_is_unreachable(answer: bytes) -> None:
+    """Not a trouble of one triple: without a token nothing is asked."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(talk, "127.0.0.1", 0)
+    async with server:
+        base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        who = authentication(Credentials(Kind.SERVICE_ACCOUNT, "i", "secret"), base_url)
+        async with connect(Connection(base_url, "agent"), who) as sender:
+            reply = await sender.send(preliminary_request())
+
+    assert reply.trouble is FailureKind.UNREACHABLE
+    assert "token endpoint" in reply.trouble_detail
+
+
 async def test_an_answer_in_two_packets_is_one_answer() -> None:
     async def halves(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()

@@ -37,6 +37,9 @@ _SWEEPERS = 4
 #: What a page of a list answers, taken low: by lists a project costs so many times fewer requests.
 _TRIPLES_A_PAGE = 250
 
+#: How often a disk that stalls is looked at again. Seconds.
+_BEHIND_S = 0.1
+
 #: What is asked once more at the end.
 _ASKED_AGAIN = TRANSIENT_KINDS | {FailureKind.NOT_ASKED, FailureKind.UNAUTHENTICATED}
 
@@ -58,6 +61,24 @@ class Asking(msgspec.Struct, frozen=True):
     by: FetchBy = FetchBy.GET
 
 
+class _Unhurried:
+    """Sends nothing while the journal's disk stalls, or the answers would fill the memory."""
+
+    def __init__(self, transport: Transport, journal: Journal) -> None:
+        self._transport = transport
+        self._journal = journal
+
+    def send(self, request: Request) -> Coroutine[Any, Any, Reply]:
+        if self._journal.is_behind:
+            return self._send_later(request)
+        return self._transport.send(request)
+
+    async def _send_later(self, request: Request) -> Reply:
+        while self._journal.is_behind:  # noqa: ASYNC110 - the thread that writes knows no loop
+            await asyncio.sleep(_BEHIND_S)
+        return await self._transport.send(request)
+
+
 class Collector:
     """Asks for all that is pending in a journal. One for a run."""
 
@@ -74,7 +95,7 @@ class Collector:
         self._settled = settled
         self._governor = Governor(concurrency=asking.concurrency, share=asking.max_share)
         self._fetcher = Fetcher(
-            transport,
+            _Unhurried(transport, journal),
             self._governor,
             self._record,
             retry=asking.retry,

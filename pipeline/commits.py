@@ -21,6 +21,10 @@ COMMIT_SECONDS = 0.25
 #: A reply and the answer it gives are two rows.
 COMMIT_ROWS = 2 * COMMIT_REPLIES
 
+#: Rows that may wait for a disk that stalls, some tens of megabytes: two seconds of all that this
+#: program can fetch. As many again may be on their way to the disk.
+QUEUE_ROWS = 20 * COMMIT_ROWS
+
 Row = tuple[Any, ...]
 Pack = Callable[[str, Sequence[Row]], Sequence[Row]]
 
@@ -50,6 +54,11 @@ class Committer(threading.Thread):
         self._put.append((statement, row))
         if len(self._put) >= COMMIT_ROWS and not self._due.is_set():
             self._due.set()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits to be written that no more should be put for now."""
+        return len(self._put) > QUEUE_ROWS
 
     def flush(self) -> None:
         """Wait for a commit of all that was put."""

@@ -281,6 +281,11 @@ class Journal:
         """Wait until everything queued so far is committed."""
         self._writer.flush()
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether the disk is so slow that nothing more should be asked for until it caught up."""
+        return self._writer.is_behind
+
     # --- facts about the run ---
 
     def fact(self, name: str) -> str:

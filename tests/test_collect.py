@@ -2,7 +2,8 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from msgspec import structs
 
 from pipeline.atlas import Reply, Request
 from pipeline.collect import Asking, Collector
+from pipeline.commits import Row
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
 from pipeline.fetch import Retry
 from pipeline.journal import Answered, Journal
@@ -868,6 +870,36 @@ def test_a_journal_that_cannot_be_written_ends_the_run(tmp_path: Path) -> None:
         run(main())
     with pytest.raises(OutputsUnwritable):
         journal.close()
+
+
+def test_a_disk_that_stalls_holds_up_the_asking(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was fetched meanwhile is bounded; then all goes on."""
+    monkeypatch.setattr("pipeline.commits.QUEUE_ROWS", 1000)
+    load(journal, **{f"p{n}": 100 for n in range(1, 41)})
+    writes, pack = threading.Event(), journal._writer._pack
+
+    def stalling(statement: str, rows: Sequence[Row]) -> Sequence[Row]:
+        assert writes.wait(timeout=10)
+        return pack(statement, rows)
+
+    atlas = Atlas()
+
+    async def main() -> int:
+        running = asyncio.create_task(Run(atlas, journal).collector.run())
+        await asyncio.sleep(0.5)
+        journal.flush()
+        before, journal._writer._pack = atlas.asked, stalling
+        await asyncio.sleep(60)
+        asked = atlas.asked - before
+        writes.set()
+        await running
+        return asked
+
+    # A triple is two rows: as many as may wait, as many in the thread's hands, and the slots.
+    assert 500 <= run(main()) <= 2 * (500 + 64)
+    assert kinds(journal) == {None: 4000}
 
 
 def test_what_ends_a_run_is_an_audit_error() -> None:

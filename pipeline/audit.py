@@ -201,6 +201,7 @@ class Audit:
             changed_at=datetime.fromisoformat(changed) if changed else None,
             before=int(before) if before else None,
             before_run=journal.fact("before_run"),
+            was_complete=bool(journal.fact("was_complete")),
         )
         return shortfalls(population, self._settings.expected, policy.population.allowed_drop)
 
@@ -240,6 +241,7 @@ class Audit:
 
     def _give_up(self, journal: Journal) -> None:
         left = journal.give_up("not asked before the deadline")
+        journal.set_facts(not_asked=str(left))
         log.warning("the deadline is near: %s triples were not asked", f"{left:,}")
 
     def _check_signal(self) -> None:

@@ -45,10 +45,10 @@ MEANINGS: dict[ExitCode, str] = {
     ExitCode.COMPLETE: "complete, nothing open",
     ExitCode.OPEN: "complete; checkpoints or clusters are open: see the findings",
     ExitCode.INCOMPLETE: (
-        "not complete: some triples or lines could not be judged, or there are too few"
+        "not complete: some triples or lines could not be judged, or the population is not whole"
     ),
     ExitCode.OPEN_AND_INCOMPLETE: (
-        "not complete: some triples or lines could not be judged, or there are too few; "
+        "not complete: some triples or lines could not be judged, or the population is not whole; "
         "and of the rest some are open"
     ),
 }

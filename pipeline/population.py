@@ -24,7 +24,8 @@ class Population(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a run's triples.
 
     `changed_at` is when the input was last changed (None: not known, as of standard input),
-    `began_at` when the run began; `before` are the triples of `before_run`, the last complete run.
+    `began_at` when the run began. `before` are the triples of `before_run`: the last complete run,
+    or, not `was_complete`, the last one at all.
     """
 
     triples: int
@@ -32,12 +33,13 @@ class Population(msgspec.Struct, frozen=True, kw_only=True):
     changed_at: datetime | None = None
     before: int | None = None
     before_run: str = ""
+    was_complete: bool = True
 
 
 def shortfalls(population: Population, expected: Expected, allowed_drop: float) -> tuple[str, ...]:
     """Say in sentences why the population cannot be taken for whole; none where it can.
 
-    `allowed_drop` is the share of the triples of the last complete run that may be gone.
+    `allowed_drop` is the share of the triples of that earlier run that may be gone.
     """
     said = (
         _too_few(population, expected),
@@ -59,9 +61,10 @@ def _dropped(population: Population, allowed_drop: float) -> str:
     before = population.before
     if before is None or before - population.triples <= allowed_drop * before:
         return ""
+    compared = "the last complete run" if population.was_complete else "the run before"
     return (
-        f"The population shrank: {_triples(population.triples)}, {before:,} in the last complete "
-        f"run {population.before_run}; a drop of more than {allowed_drop:.0%} needs --accept-drop."
+        f"The population shrank: {_triples(population.triples)}, {before:,} in {compared} "
+        f"{population.before_run}; a drop of more than {allowed_drop:.0%} needs --accept-drop."
     )
 
 

@@ -155,6 +155,7 @@ class Publisher:
             "manifest_version": 1,
             **msgspec.to_builtins(summary.run),
             "complete": summary.complete,
+            "shortfalls": summary.shortfalls,
             "exit_code": summary.exit_code,
             "api_version": API_VERSION,
             "host": platform.node(),
@@ -179,7 +180,12 @@ def _current(summary: Summary, manifest_sha256: str) -> Current:
 def _notices(journal: Journal) -> list[str]:
     """What the report says of how the run came about."""
     parent, taken = journal.fact("parent_run_id"), journal.fact("taken_answers")
-    return [f"Completes {parent}: {int(taken):,} answers are from its evidence."] if parent else []
+    not_asked = int(journal.fact("not_asked") or 0)
+    said = (
+        f"Completes {parent}: {int(taken):,} answers are from its evidence." if parent else "",
+        f"{not_asked:,} triples were not asked before the deadline." if not_asked else "",
+    )
+    return list(filter(None, said))
 
 
 def _operator() -> str:

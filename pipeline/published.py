@@ -52,6 +52,7 @@ class Manifest(msgspec.Struct, frozen=True):
     input_sha256: str
     triple_count: int
     complete: bool
+    shortfalls: tuple[str, ...]
     exit_code: int
     previous: Previous | None
     files: tuple[File, ...]

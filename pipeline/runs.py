@@ -175,14 +175,20 @@ class AuditFolder:
             except AuditError as error:
                 log.warning("%s is left out: %s", path, error)
 
-    def last_complete(self, until: date) -> PublishedRun | None:
-        """Give the latest complete run that is labelled `until` or earlier, by its label."""
-        complete = [
+    def last_whole(self, until: date) -> PublishedRun | None:
+        """Give the run that a population is compared with: the latest one, by its label.
+
+        Of those that are labelled `until` or earlier, the latest complete one; where none was
+        complete, as some triple of a fleet may always be inconclusive, the latest one whose own
+        population had no shortfall.
+        """
+        runs = [
             run
             for run in self.published()
-            if run.manifest.complete and run.manifest.audit_date <= until
+            if run.manifest.audit_date <= until and not run.manifest.shortfalls
         ]
-        return max(complete, key=lambda run: (run.manifest.audit_date, run.run_id), default=None)
+        complete = [run for run in runs if run.manifest.complete]
+        return max(complete or runs, key=_by_label, default=None)
 
     def keep(self, nights: int, now: datetime, spared: Container[str] = ()) -> list[str]:
         """Remove all runs but those of the latest `nights` audit dates; gives what was removed.
@@ -211,6 +217,10 @@ class AuditFolder:
             gone = path.rename(self.work / f"gone-{path.name}")
             _sync(self.runs)
             shutil.rmtree(gone)
+
+
+def _by_label(run: PublishedRun) -> tuple[date, str]:
+    return run.manifest.audit_date, run.run_id
 
 
 def _follows(current: Current, known: Current, parent: str | None) -> bool:

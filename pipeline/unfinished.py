@@ -85,7 +85,7 @@ class Unfinished:
         settings, parent = self._settings, self._settings.parent
         taken = take_answers(parent, journal) if parent is not None else 0
         audit_date = settings.audit_date or self._now.date()
-        before = self._folder.last_complete(audit_date)
+        before = self._folder.last_whole(audit_date)
         changed = changed_at(settings.source) if parent is None else None
         journal.set_facts(
             run_id=_run_id(self._now, settings.audit_name),
@@ -100,6 +100,7 @@ class Unfinished:
             taken_answers=str(taken),
             changed_at=changed.isoformat() if changed is not None else "",
             before_run=before.run_id if before is not None else "",
+            was_complete="yes" if before is not None and before.manifest.complete else "",
             before=str(before.manifest.triple_count) if before is not None else "",
         )
 

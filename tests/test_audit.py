@@ -33,6 +33,7 @@ def test_what_was_not_asked_before_the_deadline(night: Night) -> None:
     assert {row["error_detail"] for row in found} == {"not asked before the deadline"}
     assert {row["fetched_by"] for row in found} == {"none"}
     assert night.asked == 0
+    assert "10 triples were not asked before the deadline." in summary(ended.run)["notices"]
 
     completed = night.start("--complete", "nightly")
     assert facts(completed.run)["inconclusive_count"] == 0
@@ -100,6 +101,19 @@ def test_a_population_that_shrank_is_said_first(night: Night) -> None:
     assert night.run("--fresh").code == 3
     assert night.run("--accept-drop").code == 0
     assert night.run().code == 0
+
+
+def test_a_drop_is_noticed_where_no_run_was_ever_complete(night: Night) -> None:
+    passing(night, 5)
+    night.down(0)
+    assert night.run().code == 3
+    passing(night, 3)
+    found = summary(night.run().run)
+    assert found["shortfalls"][0].startswith(
+        "The population shrank: 3 triples, 5 in the run before"
+    )
+    again = summary(night.run("--fresh").run)
+    assert again["shortfalls"] == found["shortfalls"]
 
 
 def test_a_fifth_may_be_gone(night: Night) -> None:

@@ -146,6 +146,7 @@ def publish(folder: AuditFolder, night: int, *, complete: bool, extra: Any = Non
         input_sha256="0" * 64,
         triple_count=night,
         complete=complete,
+        shortfalls=(),
         exit_code=0 if complete else 3,
         previous=None,
         files=(),

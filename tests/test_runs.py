@@ -488,6 +488,7 @@ def put(
     complete: bool = True,
     parent: str | None = None,
     finished: datetime | None = None,
+    shortfalls: tuple[str, ...] = (),
 ) -> str:
     """Put a run of a night there; gives its id."""
     run_id = f"202611{day:02}T0{number}0000Z-audit-000000"
@@ -503,6 +504,7 @@ def put(
         input_sha256="0" * 64,
         triple_count=day,
         complete=complete,
+        shortfalls=shortfalls,
         exit_code=0 if complete else 3,
         previous=None,
         files=(),
@@ -524,21 +526,30 @@ def test_runs_are_given_the_last_one_first(folder: AuditFolder) -> None:
     assert [run.run_id for run in folder.published()] == sorted(ids, reverse=True)
 
 
-def test_the_last_complete_run(folder: AuditFolder) -> None:
-    assert folder.last_complete(date(2026, 11, 30)) is None
+def test_a_population_is_compared_with_the_last_complete_run(folder: AuditFolder) -> None:
+    assert folder.last_whole(date(2026, 11, 30)) is None
     put(folder, 20)
     put(folder, 21)
     put(folder, 21, number=1)
     put(folder, 22, complete=False)
 
     def found(day: int) -> int | None:
-        run = folder.last_complete(date(2026, 11, day))
+        run = folder.last_whole(date(2026, 11, day))
         return run.manifest.started_at.day if run is not None else None
 
     assert [found(day) for day in (19, 20, 21, 22, 30)] == [None, 20, 21, 21, 21]
-    latest = folder.last_complete(date(2026, 11, 21))
+    latest = folder.last_whole(date(2026, 11, 21))
     assert latest is not None
     assert latest.run_id.startswith("20261121T01")
+
+
+def test_where_none_was_complete_it_is_compared_with_the_last_one(folder: AuditFolder) -> None:
+    put(folder, 20, complete=False)
+    wanted = put(folder, 21, complete=False)
+    put(folder, 22, complete=False, shortfalls=("too few",))
+    latest = folder.last_whole(date(2026, 11, 30))
+    assert latest is not None
+    assert latest.run_id == wanted
 
 
 @pytest.mark.parametrize(("nights", "days"), [(1, [23]), (2, [22, 23]), (9, [20, 21, 22, 23])])

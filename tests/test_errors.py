@@ -13,6 +13,7 @@ CODES = {
     "AtlasUnavailable": 69,
     "ProgramFault": 70,
     "OutputsUnwritable": 73,
+    "JournalDamaged": 73,
     "AlreadyRunning": 75,
     "CredentialsRefused": 77,
     "ConfigurationWrong": 78,

@@ -4,6 +4,7 @@ Rows are put at any time and written together: every 500 replies or 250 ms, in a
 with `synchronous=FULL`. What was put since the last commit is what a killed process loses.
 """
 
+import os
 import sqlite3
 import threading
 from collections import deque
@@ -161,9 +162,18 @@ def usable(path: Path) -> Iterator[None]:
 
 def unusable(path: Path, error: Exception) -> OutputsUnwritable:
     """Say what stands against using a journal."""
-    if type(error) is sqlite3.DatabaseError:  # malformed, or no database; the rest has subclasses
+    if isinstance(error, sqlite3.Error) and _is_damage(path, error):
         return damaged(path, str(error))
     return OutputsUnwritable(f"the journal {path} cannot be written: {error}")
+
+
+def _is_damage(path: Path, error: sqlite3.Error) -> bool:
+    """Whether it is the file that is wrong, so that another try would not help."""
+    code = getattr(error, "sqlite_errorcode", None)  # a text that is no UTF-8 has none
+    if code == sqlite3.SQLITE_READONLY:  # a version in its head that this SQLite only reads
+        return os.access(path, os.W_OK)
+    # Malformed, or no database; and where our own words are wrong to SQLite, its tables are.
+    return code in {None, sqlite3.SQLITE_ERROR} or type(error) is sqlite3.DatabaseError
 
 
 def damaged(path: Path, what: str) -> JournalDamaged:

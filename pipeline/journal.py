@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
+from zlib import crc32
 
 import msgspec
 import zstandard
@@ -36,7 +37,7 @@ from pipeline.outcomes import (
 from pipeline.triples import BadLine, Fault, Triple
 
 #: Changes with every change of the tables below; a journal of another format is not gone on with.
-FORMAT = "2"
+FORMAT = "3"
 
 #: Triples that are read at once when deriving.
 _BATCH_TRIPLES = 500
@@ -59,10 +60,10 @@ CREATE TABLE replies (
     id INTEGER PRIMARY KEY, triple_id INTEGER, purpose TEXT NOT NULL, path TEXT NOT NULL,
     sent_at INTEGER NOT NULL, received_at INTEGER NOT NULL, status INTEGER NOT NULL,
     trouble TEXT, trouble_detail TEXT NOT NULL, kind TEXT, headers TEXT NOT NULL,
-    body BLOB NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL);
+    body BLOB NOT NULL, size INTEGER NOT NULL, sha256 TEXT NOT NULL, seal INTEGER NOT NULL);
 CREATE TABLE answers (
     triple_id INTEGER PRIMARY KEY, reply_id INTEGER, item INTEGER, kind TEXT, detail TEXT NOT NULL,
-    attempts INTEGER NOT NULL, fetched_by TEXT NOT NULL);
+    attempts INTEGER NOT NULL, fetched_by TEXT NOT NULL, seal INTEGER);
 """
 
 _STAGING = """
@@ -120,11 +121,22 @@ _ONE_REPLY = f"{_REPLIES} WHERE r.id = ?"
 _TRIPLES = "SELECT id, group_id, cluster_name, checkpoint_id FROM triples WHERE id BETWEEN ? AND ?"
 _GIVE_UP = """
 INSERT INTO answers
-SELECT t.id, NULL, NULL, ?, ?, coalesce(tried.count, 0), iif(tried.count, 'get', 'none')
+SELECT t.id, NULL, NULL, ?, ?, coalesce(tried.count, 0), iif(tried.count, 'get', 'none'), NULL
 FROM triples t LEFT JOIN answers a ON a.triple_id = t.id LEFT JOIN tried ON tried.triple_id = t.id
 WHERE a.triple_id IS NULL
 """
 _KEEP_FACT = "INSERT OR REPLACE INTO facts VALUES (?, ?)"
+
+#: What is written once has a fact that seals it: the input at once, the facts whenever one is set.
+_INPUT = (
+    "SELECT * FROM triples ORDER BY id",
+    "SELECT * FROM duplicates ORDER BY line",
+    "SELECT * FROM bad_lines ORDER BY line",
+)
+_FACTS = ("SELECT name, value FROM facts WHERE name <> 'seal' ORDER BY name",)
+
+#: And what is written all the time has a seal in each row; what SQL itself wrote has none.
+_SEALED = ("SELECT * FROM replies", "SELECT * FROM answers WHERE seal IS NOT NULL")
 _SIZE_OF_REPLIES = (
     "SELECT count(*), coalesce(sum(size), 0) FROM replies WHERE triple_id BETWEEN ? AND ?"
 )
@@ -132,7 +144,8 @@ _KEEP_REPLIES = "INSERT INTO replies VALUES {}"
 _KEEP_ANSWERS = """
 INSERT INTO answers VALUES {} ON CONFLICT (triple_id) DO UPDATE SET
     reply_id = excluded.reply_id, item = excluded.item, kind = excluded.kind,
-    detail = excluded.detail, attempts = excluded.attempts, fetched_by = excluded.fetched_by
+    detail = excluded.detail, attempts = excluded.attempts, fetched_by = excluded.fetched_by,
+    seal = excluded.seal
 WHERE excluded.reply_id IS NOT NULL OR answers.reply_id IS NULL
 """
 
@@ -297,6 +310,7 @@ class Journal:
         """Keep facts about the run: its id, its dates, the input's header and so on."""
         with usable(self.path), transaction(self._db):
             self._db.executemany(_KEEP_FACT, facts.items())
+            self._db.execute(_KEEP_FACT, ("seal", _digest(self._db, _FACTS)))
 
     def tally(self) -> Tally:
         """Count what is committed."""
@@ -314,16 +328,29 @@ class Journal:
         return self._number("SELECT count(*) FROM replies")
 
     def check(self) -> None:
-        """Make sure that it holds what was written: SQLite's own check, and every body's digest.
+        """Make sure that it holds what was written: SQLite's own check, and every row's seal.
 
-        Raises `JournalDamaged`.
+        Raises `JournalDamaged`. One of another format is not looked into.
         """
+        if self.fact("format") != FORMAT:
+            return
         with usable(self.path):
-            found = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
+            self._db.execute("DELETE FROM facts WHERE false")  # a head may say that it is only read
+            found = self._db.execute("PRAGMA integrity_check(1)").fetchone()[0]
             if found != "ok":
                 raise damaged(self.path, found)
-            for row in self._db.execute("SELECT id, body, sha256 FROM replies"):
-                self._body(*row)
+            self._check_seals()
+
+    def _check_seals(self) -> None:
+        """SQLite itself has sums in its log only: a wrong byte in a value is told by these."""
+        if self.fact("run_id"):  # else its input was not read, and nobody goes on with it
+            for name, queries in (("input_seal", _INPUT), ("seal", _FACTS)):
+                if self.fact(name) != _digest(self._db, queries):
+                    raise damaged(self.path, f"what is under its {name} is not what was written")
+        for query in _SEALED:
+            for *row, seal in self._db.execute(query):
+                if seal != _seal(row):
+                    raise damaged(self.path, f"a row of its {query.split()[3]}, {row[0]}")
 
     def _number(self, query: str) -> int:
         return int(self._rows(query)[0][0])
@@ -342,6 +369,7 @@ class Journal:
             self._db.execute(_FIND_DUPLICATES)
             self._db.execute(_KEEP_TRIPLES)
             self._db.execute("DROP TABLE staged")
+            self._db.execute(_KEEP_FACT, ("input_seal", _digest(self._db, _INPUT)))
 
     def _staged(self, lines: Iterable[Triple | BadLine]) -> Iterator[Row]:
         """Rows of triples as they are read; bad lines are kept on the way."""
@@ -568,21 +596,37 @@ def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
 
 
 class Packer:
-    """Compresses the bodies of a commit's replies together, and adds their sizes and digests."""
+    """Compresses the bodies of a commit's replies together; adds sizes, digests and seals."""
 
     def __init__(self, dictionary: zstandard.ZstdCompressionDict) -> None:
         self._compressor = zstandard.ZstdCompressor(_LEVEL, dict_data=dictionary)
 
     def __call__(self, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
-        """Pack replies; other rows are stored as they are."""
-        if statement is not _KEEP_REPLIES:
-            return rows
+        """Give the rows as they are stored."""
+        packed = self._packed(rows) if statement is _KEEP_REPLIES else rows
+        return [(*row, _seal(row)) for row in packed]
+
+    def _packed(self, rows: Sequence[Row]) -> Sequence[Row]:
         bodies = [row[-1] for row in rows]
         frames = self._compressor.multi_compress_to_buffer([*bodies, b"."])  # not all may be empty
         return [
             (*row[:-1], frames[n].tobytes(), len(body), hashlib.sha256(body).hexdigest())
             for n, (row, body) in enumerate(zip(rows, bodies, strict=True))
         ]
+
+
+def _seal(row: Sequence[Any]) -> int:
+    """A sum by which a row is told from one that was changed since."""
+    return crc32(msgspec.msgpack.encode(row))
+
+
+def _digest(db: sqlite3.Connection, queries: Iterable[str]) -> str:
+    """The SHA-256 of all rows that some queries give, hexadecimal."""
+    digest = hashlib.sha256()
+    for query in queries:
+        for row in db.execute(query):
+            digest.update(msgspec.msgpack.encode(row))
+    return digest.hexdigest()
 
 
 def _has_tables(db: sqlite3.Connection) -> bool:

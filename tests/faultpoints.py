@@ -282,6 +282,13 @@ def _replace_arrow(points: Points, name: str, file_of: Callable[..., Path]) -> N
 
 # --- the journal ---
 
+
+def _full_database() -> sqlite3.Error:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    return error
+
+
 _WRITING = ("BEGIN", "INSERT", "CREATE", "COMMIT", "DROP", "DELETE", "UPDATE", "ROLLBACK")
 
 
@@ -306,8 +313,8 @@ class _Connection(sqlite3.Connection):
     def _pass(self, statement: str) -> None:
         words = statement.split()
         if words[0].upper() in _WRITING or "journal_mode" in words:
-            error = sqlite3.OperationalError("database or disk is full")
-            self.points.passes(" ".join(words[:4]), lambda: error, fills=words[0] != "ROLLBACK")
+            fills = words[0] != "ROLLBACK"
+            self.points.passes(" ".join(words[:4]), _full_database, fills=fills)
 
 
 def _replace_sqlite(points: Points) -> None:
@@ -315,7 +322,7 @@ def _replace_sqlite(points: Points) -> None:
     _Connection.points = points
 
     def counted(*args: Any, **kwargs: Any) -> sqlite3.Connection:
-        points.passes("open the journal", lambda: sqlite3.OperationalError("disk I/O error"))
+        points.passes("open the journal", _full_database)
         return plain(*args, factory=_Connection, **kwargs)
 
     sqlite3.connect = counted  # type: ignore[assignment]

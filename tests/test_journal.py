@@ -552,7 +552,9 @@ def test_after_a_failed_commit_nothing_more_is_written(tmp_path: Path) -> None:
     """What is kept has no gap: nobody may take a later reply for the next one."""
     journal = Journal(tmp_path / "a.journal")
     outside = sqlite3.connect(journal.path)
-    outside.execute("INSERT INTO replies VALUES (1, 0, '', '', 0, 0, 0, '', '', '', '', '', 0, '')")
+    outside.execute(
+        "INSERT INTO replies VALUES (1, 0, '', '', 0, 0, 0, '', '', '', '', '', 0, '', 0)"
+    )
     outside.commit()
     outside.close()
     with suppress(OutputsUnwritable):

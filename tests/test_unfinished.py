@@ -182,7 +182,7 @@ def test_a_body_that_changed_sets_the_journal_aside(night: Night) -> None:
 
     assert ended.code == 4
     assert "starting anew, the journal is set aside as" in ended.err
-    assert "is not what was received" in ended.err
+    assert "is damaged: a row of its replies" in ended.err
     assert [path.suffix for path in (night.out / "nightly/.work").glob("*.damaged*")]
     night.books.check()
 

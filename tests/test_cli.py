@@ -489,10 +489,9 @@ def test_no_network(tmp_path: Path) -> None:
     assert "what to do: check network" in ended.last_line
 
 
-@pytest.mark.parametrize("plan", ["withdrawn = true", "maintenance = true"])
-def test_atlas_is_down(plan: str, tmp_path: Path) -> None:
-    """An API that answers nothing but outages publishes nothing: no row could be told."""
-    (tmp_path / "plan.toml").write_text(plan + "\n", "utf-8")
+def test_atlas_is_withdrawn(tmp_path: Path) -> None:
+    """An API that is not there any more publishes nothing: no row could be told."""
+    (tmp_path / "plan.toml").write_text("withdrawn = true\n", "utf-8")
     size = ("--projects", "1", "--clusters", "1", "--checkpoints", "3")
     with simulating(tmp_path, *size, "--faults", str(tmp_path / "plan.toml")) as served:
         ended = command(

@@ -32,12 +32,12 @@ from tests.test_cli import (
     wait_for,
 )
 
-#: Half a minute is half a second, and all else is short as well.
+#: Half a minute is two seconds, and all else is short as well.
 SHORTER = (
-    "import pipeline.silence as s; s.SILENCE_S, s.CALLS_S, s.PAUSE_S, s.CALL_S = .5, 1, .2, .4; "
+    "import pipeline.silence as s; s.SILENCE_S, s.CALLS_S, s.PAUSE_S, s.CALL_S = 2, 2, .5, 1; "
 )
 HASTY = (sys.executable, "-c", SHORTER + "from pipeline.__main__ import main; main()")
-SLOWLY = ("--latency", "0.1")
+SLOWLY = ("--latency", "0.3")
 
 
 class Night:
@@ -138,7 +138,7 @@ def check_whole(ended: Ended, night: Night) -> Path:
 @pytest.mark.parametrize("how", ["its connections break", "it does not answer any more"])
 def test_an_outage_ends_the_run_and_the_same_command_goes_on(night: Night, how: str) -> None:
     with night.atlas(*SLOWLY) as atlas:
-        running = night.begin("--timeout", "1", program=HASTY)
+        running = night.begin("--timeout", "2", program=HASTY)
         atlas.send_signal(signal.SIGKILL if "break" in how else signal.SIGSTOP)
         ended = end(running)
     before = night.answered()
@@ -153,6 +153,20 @@ def test_an_outage_ends_the_run_and_the_same_command_goes_on(night: Night, how: 
         again = night.goes_on()
     assert "answered before" in again.err
     check_whole(again, night)
+
+
+def test_maintenance_all_the_time_publishes_nothing(night: Night) -> None:
+    """Atlas is reached, and answers nothing but 503: no row could be told."""
+    plan = night.folder / "plan.toml"
+    plan.write_text("maintenance = true\n", "utf-8")
+    size = ("--projects", "1", "--clusters", "1", "--checkpoints", "3")
+    with night.atlas(*size, "--faults", str(plan)):
+        ended = command(*night.args, "--attempts", "1", env=night.env, program=HASTY)
+
+    assert ended.code == 69, ended.err
+    assert "(503 " in ended.last_line
+    assert "0 of 3 triples are answered and kept" in ended.last_line
+    assert not night.is_published
 
 
 def test_a_short_outage_is_lived_through(night: Night) -> None:

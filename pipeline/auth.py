@@ -429,7 +429,8 @@ class ServiceAccount:
         who = f"{self._credentials.kind} {self._credentials.id}"
         raise CredentialsRefused(
             f"Atlas refuses the {who}: {status} {self.hidden.without_in(_said(answer))}".strip(),
-            hint="check the client id and secret, and whether the secret has expired",
+            hint="check the client id and secret, and whether the secret has expired; "
+            "then start the same command again",
         )
 
     async def _post(

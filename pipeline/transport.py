@@ -39,7 +39,10 @@ log = logging.getLogger(__name__)
 MAX_BODY = 8 * 1024 * 1024
 
 _CHUNK = 64 * 1024
-_CLOSE_S = 10.0
+
+#: For so long an end waits for Atlas to take back its token. Seconds; containers are killed ten
+#: seconds after they are told to stop, and requests in flight are waited for eight of these.
+_CLOSE_S = 1.5
 
 
 class Connection(msgspec.Struct, frozen=True):

@@ -55,8 +55,8 @@ Keep = Annotated[
     typer.Option(
         min=1,
         metavar="NIGHTS",
-        help="Then remove the runs of all but so many audit dates; never the current run, one that "
-        "another completes, or one younger than a day. Default: keep all.",
+        help="Then remove the runs of all but so many audit dates; never the current run, the last "
+        "complete one, one that another completes, or one younger than a day. Default: keep all.",
     ),
 ]
 Deadline = Annotated[

@@ -193,12 +193,13 @@ class AuditFolder:
     def keep(self, nights: int, now: datetime, spared: Container[str] = ()) -> list[str]:
         """Remove all runs but those of the latest `nights` audit dates; gives what was removed.
 
-        Never the current run, one that another names as its parent, one younger than a day, or one
-        of `spared`.
+        Never the current run, one that another names as its parent, one younger than a day, the one
+        that a population is compared with, or one of `spared`.
         """
-        runs, current = list(self.published()), self.current()
+        runs, current, whole = list(self.published()), self.current(), self.last_whole(date.max)
         dates = sorted({run.manifest.audit_date for run in runs}, reverse=True)[:nights]
-        kept = {run.manifest.parent_run_id for run in runs} | {current and current.run_id}
+        kept = {run.manifest.parent_run_id for run in runs}
+        kept |= {current and current.run_id, whole and whole.run_id}
         removed = [
             run.path
             for run in runs

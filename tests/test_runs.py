@@ -585,6 +585,17 @@ def test_what_is_never_removed(folder: AuditFolder) -> None:
     assert left(folder) == sorted([pointed, parent, spared, young, last, "unknown"])
 
 
+def test_the_last_complete_run_is_kept(folder: AuditFolder) -> None:
+    put(folder, 20)
+    last = put(folder, 21)
+    for day in (22, 23):
+        put(folder, day, complete=False)
+    folder.keep(1, NOW)
+
+    assert left(folder)[0] == last
+    assert len(left(folder)) == 2
+
+
 def test_a_removal_that_was_broken_off_is_finished(folder: AuditFolder) -> None:
     run_id = put(folder, 20)
     (folder.runs / run_id).rename(folder.work / f"gone-{run_id}")

@@ -198,8 +198,8 @@ class AuditFolder:
         """
         runs, current, whole = list(self.published()), self.current(), self.last_whole(date.max)
         dates = sorted({run.manifest.audit_date for run in runs}, reverse=True)[:nights]
-        kept = {run.manifest.parent_run_id for run in runs}
-        kept |= {current and current.run_id, whole and whole.run_id}
+        kept = {each.run_id for each in (current, whole) if each is not None}
+        kept.update(run.manifest.parent_run_id or "" for run in runs)
         removed = [
             run.path
             for run in runs

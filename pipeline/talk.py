@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 
+from pipeline import redaction
 from pipeline.audit import Watcher
 from pipeline.journal import Tally
 from pipeline.outcomes import Failed, Outcome
-from pipeline.redaction import Secrets
 
 log = logging.getLogger("pipeline")
 
@@ -25,7 +25,7 @@ _SHOWN = 20
 #: updates of the bar where there is one.
 _LINE_EVERY, _BAR_EVERY = 30.0, 0.1
 
-_secrets = Secrets()
+_secrets = redaction.EVERY
 
 
 def hide(secret: str) -> None:

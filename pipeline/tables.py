@@ -379,7 +379,11 @@ REPLIES = Table(
         _required("trouble_detail", "string", "in words; also that a secret was taken out of it"),
         _required("headers", "string", "the kept headers, JSON object"),
         Column(
-            "body", "binary", "as received, after content decoding", nullable=False, distinct=True
+            "body",
+            "binary",
+            "as received and decoded, but for secrets",
+            nullable=False,
+            distinct=True,
         ),
         Column(
             "body_sha256", "string", "SHA-256 of body, hexadecimal", nullable=False, distinct=True

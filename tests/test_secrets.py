@@ -80,7 +80,11 @@ NEEDLES = [
     "-the-api-key",
     "-the-access-token",
     "t0ken/of",
+    "ping-address-of-the-test",
 ]
+
+#: Nothing reads it so far. What will must not show it either.
+PING = {"CHECKPOINT_AUDIT_PING_URL": "https://ping.invalid/ping-address-of-the-test"}
 
 #: The command, with all loggers as loud as they get, and whatever a case does before.
 LOUD = """
@@ -111,7 +115,7 @@ def command(
     return Started(
         *("run", "in.csv", "--output-dir", "outputs", "--attempts", "2", "--timeout", "5"),
         *options,
-        env=clean_env(**{"PYTHONASYNCIODEBUG": "1", **env}),
+        env=clean_env(**{"PYTHONASYNCIODEBUG": "1", **PING, **env}),
         folder=folder,
         program=(sys.executable, "-c", LOUD.replace("{before}", before)),
     )

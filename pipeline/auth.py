@@ -27,7 +27,7 @@ import aiohttp
 import msgspec
 
 from pipeline.errors import ConfigurationWrong, CredentialsRefused
-from pipeline.redaction import Secrets
+from pipeline.redaction import EVERY, Secrets
 
 log = logging.getLogger(__name__)
 
@@ -497,9 +497,8 @@ def _pair(credentials: Credentials) -> str:
 
 
 def _secrets_of(credentials: Credentials) -> Secrets:
-    return Secrets(
-        credentials.secret, b64encode(credentials.secret.encode()).decode(), _pair(credentials)
-    )
+    encoded = b64encode(credentials.secret.encode()).decode()
+    return Secrets(credentials.secret, encoded, _pair(credentials), also=EVERY)
 
 
 def _life(expires_in: object) -> float:

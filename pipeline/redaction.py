@@ -22,10 +22,11 @@ _ESCAPES = (b"\\", b"%")
 
 
 class Secrets:
-    """A set of secrets that only grows."""
+    """A set of secrets that only grows. What is added to it is added to `also`, too."""
 
-    def __init__(self, *secrets: str) -> None:
+    def __init__(self, *secrets: str, also: "Secrets | None" = None) -> None:
         self._patterns: dict[bytes, re.Pattern[bytes]] = {}
+        self._also = also
         for secret in secrets:
             self.add(secret)
 
@@ -34,6 +35,8 @@ class Secrets:
         raw = secret.encode("utf-8", "surrogateescape")
         if len(raw) >= _SHORTEST:
             self._patterns.setdefault(raw, re.compile(b"".join(map(_any_form, raw))))
+        if self._also is not None:
+            self._also.add(secret)
 
     def without(self, data: bytes) -> bytes:
         """Give `data` with every secret replaced; the very same object where there is none."""
@@ -53,10 +56,14 @@ class Secrets:
 
 
 def _any_form(byte: int) -> bytes:
-    """A pattern for one byte of a secret, as it is or escaped, up to twice.
+    """A pattern for one byte of a secret, as it is or escaped, up to three times.
 
     Repetitions are bounded, and each way begins with a character of its own, so that no text takes
     long to search.
     """
     itself, code = re.escape(bytes([byte])), b"(?i:%02x)" % byte
-    return rb"(?:\\\\{0,3}(?:u00%b|x%b|%b)|%%(?:25){0,2}%b|%b)" % (code, code, itself, code, itself)
+    return rb"(?:\\\\{0,7}(?:u00%b|x%b|%b)|%%(?:25){0,2}%b|%b)" % (code, code, itself, code, itself)
+
+
+#: All secrets that this process has come to know: no line that people see holds one.
+EVERY = Secrets()

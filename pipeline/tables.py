@@ -387,10 +387,14 @@ REPLIES = Table(
         _required("http_status", "int32", "as on the wire; 0 when no head arrived"),
         Column("failure_kind", "string", "what it was read as; null for a good answer"),
         Column("trouble", "string", "what kept a whole answer from arriving"),
-        _required("trouble_detail", "string", "in words"),
+        _required("trouble_detail", "string", "in words; also that a secret was taken out of it"),
         _required("headers", "string", "the kept headers, JSON object"),
         Column(
-            "body", "binary", "as received, after content decoding", nullable=False, distinct=True
+            "body",
+            "binary",
+            "as received and decoded, but for secrets",
+            nullable=False,
+            distinct=True,
         ),
         Column(
             "body_sha256", "string", "SHA-256 of body, hexadecimal", nullable=False, distinct=True

@@ -17,10 +17,10 @@ from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
+from pipeline import redaction
 from pipeline.audit import Watcher
 from pipeline.journal import Tally
 from pipeline.outcomes import Failed, Outcome
-from pipeline.redaction import Secrets
 
 log = logging.getLogger("pipeline")
 
@@ -34,7 +34,7 @@ _LINE_EVERY, _BAR_EVERY = 30.0, 0.1
 #: Frames of a traceback that fit on a line.
 _SHOWN_FRAMES = 6
 
-_secrets = Secrets()
+_secrets = redaction.EVERY
 
 
 def hide(secret: str) -> None:

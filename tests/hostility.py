@@ -335,8 +335,12 @@ WIRE = [
         "unexpected_status",
         "unreadable",
     ),
-    case("longer than it is", about("X-Other: a", then="close"), None),
-    case("cut", writes(head("200 OK", "Content-Length: 1000000"), b"{}"), "cut"),
+    case(
+        "more than it says",
+        writes(head("200 OK", "Content-Length: 2"), b'{}{"restorable": true}'),
+        "unreadable",
+    ),
+    case("less than it says", writes(head("200 OK", "Content-Length: 1000000"), b"{}"), "cut"),
     case("garbage behind it", about(tail=b"\x00\xff garbage\r\n\r\n"), None, "unreadable"),
     case(
         "two lengths",

@@ -5,6 +5,7 @@ A server lives in a thread with a loop of its own, so that a command can be wait
 
 import asyncio
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -83,13 +84,13 @@ async def _read_request(reader: asyncio.StreamReader) -> Asked:
 
 
 @contextmanager
-def serving(talk: Talk) -> Iterator[Server]:
+def serving(talk: Talk, *, tls: ssl.SSLContext | None = None) -> Iterator[Server]:
     """Serve `talk` on a free port of 127.0.0.1, in a thread, as long as the context lasts."""
     server, loop, ready = Server(talk), asyncio.new_event_loop(), threading.Event()
     over = asyncio.Event()
 
     async def main() -> None:
-        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=1024)
+        listening = await asyncio.start_server(server.serve, "127.0.0.1", 0, backlog=1024, ssl=tls)
         server.port = listening.sockets[0].getsockname()[1]
         ready.set()
         await over.wait()

@@ -16,6 +16,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "as it is": str,
     "JSON": json.dumps,
     "JSON in JSON": lambda text: json.dumps(json.dumps(text)),
+    "JSON in JSON in JSON": lambda text: json.dumps(json.dumps(json.dumps(text))),
     "JSON all in codes": lambda text: "".join(f"\\u{ord(c):04X}" for c in text),
     "percent-encoded": lambda text: quote(text, safe=""),
     "percent-encoded twice": lambda text: quote(quote(text, safe=""), safe=""),

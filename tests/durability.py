@@ -460,3 +460,17 @@ class Walker:
         in_vain = set(self._scene.plan.checkpoints)
         asked = Counter(self._scene.atlas.asked)
         return Counter({path: n for path, n in asked.items() if path[-24:] not in in_vain})
+
+
+def yesterday() -> None:
+    """Before a start: the clock was set back by a day."""
+    from datetime import UTC, datetime, timedelta
+
+    from pipeline.audit import Audit
+
+    begin = Audit.__init__
+
+    def set_clock(audit: Audit, *args: Any, **more: Any) -> None:
+        begin(audit, *args, **more, now=lambda: datetime.now(UTC) - timedelta(days=1))
+
+    Audit.__init__ = set_clock  # type: ignore[assignment,method-assign]

@@ -15,6 +15,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import stat
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -143,6 +144,7 @@ def _replace_calls(points: Points) -> None:
         _replace_call(points, name, fills=False)
     _replace_sendfile(points)
     _replace_create(points)
+    _replace_write(points)
 
 
 def _replace_call(points: Points, name: str, *, fills: bool) -> None:
@@ -204,6 +206,21 @@ def _replace_create(points: Points) -> None:
         return plain(path, flags, *args, **kwargs)
 
     os.open = counted
+
+
+def _replace_write(points: Points) -> None:
+    """Writes past Python's own files; not those to the standard streams, or to a socket."""
+
+    def counted(descriptor: int, data: Any, /) -> int:
+        def tear() -> None:
+            _write(descriptor, data[: len(data) // 2])
+
+        if descriptor > 2 and stat.S_ISREG(os.fstat(descriptor).st_mode):
+            shown = _shown(descriptor)
+            points.passes(f"write {shown}", lambda: _full(shown), tear=tear)
+        return _write(descriptor, data)
+
+    os.write = counted
 
 
 # --- files ---

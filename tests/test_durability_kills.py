@@ -172,7 +172,10 @@ def night(tmp_path: Path) -> Iterator[tuple[Night, Atlas]]:
 
 
 def test_kills_at_random_moments(night: tuple[Night, Atlas]) -> None:
-    """Each costs at most what was not committed yet: one interval's replies and those in flight."""
+    """Each costs at most what was not committed yet.
+
+    That is what the commit under way holds, what came in meanwhile, and what is in flight.
+    """
     audit, atlas = night
     wanted: Rows = rows(audit.undisturbed())
     once = sum(checkpoints(atlas).values())
@@ -186,13 +189,14 @@ def test_kills_at_random_moments(night: tuple[Night, Atlas]) -> None:
         assert rows(run) == wanted
         again = sum(checkpoints(atlas).values()) - once
         kills = audit.kills.total() - before
-        assert again <= kills * (COMMIT_REPLIES + CONCURRENCY)
+        assert again <= kills * (2 * COMMIT_REPLIES + CONCURRENCY)
         repeated, most, runs = repeated + again, max(most, again), runs + 1
+        print(  # noqa: T201 - a proof's figures are for who asked for it
+            f"{audit.kills.total()} kills over {runs} runs of {len(atlas.fleet)} triples: "
+            f"{dict(audit.kills)}; {repeated} requests repeated, at most {most} in one run",
+            flush=True,
+        )
 
-    print(  # noqa: T201 - a proof's figures are for who asked for it
-        f"{audit.kills.total()} kills over {runs} runs of {len(atlas.fleet)} triples: "
-        f"{dict(audit.kills)}; {repeated} requests repeated, at most {most} in one run"
-    )
     assert audit.kills.total() == KILLS
 
 

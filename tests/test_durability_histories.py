@@ -131,8 +131,6 @@ class Histories(RuleBasedStateMachine):
     def change_input(self, count: int) -> None:
         self.write(count)
 
-    # A rule for what else a start can be asked to do goes here.
-
     # --- what must be ---
 
     @invariant()

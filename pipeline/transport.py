@@ -236,7 +236,7 @@ def read_base_url(text: str) -> str:
     scheme, host = _scheme_and_host(text)
     if not host or scheme not in ("https", "http"):
         raise ConfigurationWrong(
-            f"the base URL is not an address of the form https://host: {text!r}",
+            "the base URL is not an address of the form https://host",  # it may be a secret instead
             hint="leave --base-url and MONGODB_ATLAS_BASE_URL out for https://cloud.mongodb.com",
         )
     if scheme == "http" and not is_loopback(host):

@@ -462,6 +462,7 @@ def _wrong(folder: Path) -> dict[str, tuple[int, dict[str, str]]]:
         "in the address": (78, {**ACCOUNT.env, url: f"https://user:{secret}@host"}),
         "in the address, encoded": (78, {**ACCOUNT.env, url: "https://u:s3cr%22t%2541@host"}),
         "as a query": (78, {**ACCOUNT.env, url: f"https://host/?key={secret}"}),
+        "as the address": (78, {**ACCOUNT.env, url: secret}),
         "two sets": (78, {**ACCOUNT.env, **KINDS["access token"].env}),
         "two that differ": (78, {**ACCOUNT.env, f"{name}_FILE": str(folder / "x")}),
         "for a file's path": (77, {**login, f"{name}_FILE": secret}),

@@ -20,6 +20,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
@@ -88,6 +89,12 @@ VARIABLES: dict[Kind, tuple[tuple[str, ...], ...]] = {
     ),
     Kind.ACCESS_TOKEN: (("MONGODB_ATLAS_ACCESS_TOKEN",),),
 }
+
+
+def secrets_in(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the secrets that stand in variables themselves, whether or not they can be used."""
+    names = chain.from_iterable(parts[-1] for parts in VARIABLES.values())
+    return tuple(filter(None, (environ.get(name) for name in names)))
 
 
 def has_credentials(environ: Mapping[str, str]) -> bool:

@@ -188,7 +188,7 @@ def run(
     from pipeline.settings import Settings
     from pipeline.transport import proxy_for, read_base_url
 
-    talk.set_up(log_format=log_format, quiet=quiet)
+    _set_up_talk(log_format, quiet=quiet)
     _check_subject(complete, input_, [audit_name, audit_date, max_input_age])
     parent = _parent(complete, output_dir)
     name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
@@ -256,6 +256,16 @@ def _check_address(parent: "PublishedRun | None", address: str) -> None:
             f"{parent.run_id} asked {parent.manifest.base_url}, and this would ask {address}",
             hint="give the same --base-url: answers of two places are not one run",
         )
+
+
+def _set_up_talk(log_format: LogFormat, *, quiet: bool) -> None:
+    """Begin to talk; what secrets the environment holds is known before anything is said."""
+    from pipeline import talk
+    from pipeline.auth import secrets_in
+
+    talk.set_up(log_format=log_format, quiet=quiet)
+    for secret in secrets_in(os.environ):
+        talk.hide(secret)
 
 
 def _credentials(read: "Callable[[], Credentials]") -> "Credentials":
@@ -396,10 +406,9 @@ def discover(
     SIGKILL or a second signal, leaves no such line: what reads the pipe takes the rows so far for
     all there are.
     """
-    from pipeline import talk
     from pipeline.discover import writing
 
-    talk.set_up(log_format=log_format, quiet=quiet)
+    _set_up_talk(log_format, quiet=quiet)
     wanted = _wanted(project, cluster, newer_than, older_than)
     reach = _reach("discover", base_url, ca_file, timeout)
     with writing(None if to == Path("-") else to) as write:
@@ -515,12 +524,11 @@ def plan(
     projects with more than 100 triples; else the documented limits are taken. The estimate counts
     on full buckets that nobody else spends from.
     """
-    from pipeline import talk
     from pipeline.auth import has_credentials
     from pipeline.discover import writing
     from pipeline.plan import Pace, as_json, as_text, make_plan, read_input
 
-    talk.set_up(log_format=log_format, quiet=quiet)
+    _set_up_talk(log_format, quiet=quiet)
     found = read_input(input_)
     if no_ask or not has_credentials(os.environ):
         log.info("%s; the documented limits are taken", "not asked" if no_ask else "no credentials")

@@ -140,7 +140,7 @@ _CHECKPOINT_COLUMNS = (
 _REPLY_COLUMNS = (
     Column("fetched_at", "timestamp", "when the reply that counts had arrived", distinct=True),
     Column("reply_id", "int64", "that reply in evidence/replies", distinct=True),
-    Column("reply_sha256", "string", "SHA-256 of its body as received, hexadecimal", distinct=True),
+    Column("reply_sha256", "string", "SHA-256 of its body, hexadecimal", distinct=True),
 )
 
 

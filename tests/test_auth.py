@@ -20,6 +20,7 @@ from pipeline.auth import (
     ServiceAccount,
     authentication,
     read_credentials,
+    secrets_in,
 )
 from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import AuditError, ConfigurationWrong, CredentialsRefused
@@ -757,3 +758,13 @@ async def test_nonces_that_serve_a_few_times_are_no_refusal_either() -> None:
 async def test_a_stray_401_to_an_api_key_is_answered_like_a_challenge() -> None:
     async with night(API_KEY, plan=FaultPlan(stray_401_at=3)) as here:
         assert await here.statuses(5) == [200] * 5
+
+
+def test_secrets_are_known_whether_or_not_they_can_be_used() -> None:
+    environ = {
+        "MONGODB_ATLAS_CLIENT_ID": "id",
+        "MONGODB_ATLAS_CLIENT_SECRET": "one",
+        "MONGODB_ATLAS_PRIVATE_KEY": "two",
+        "MONGODB_ATLAS_ACCESS_TOKEN": "",
+    }
+    assert sorted(secrets_in(environ)) == ["one", "two"]

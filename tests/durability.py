@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -185,6 +186,15 @@ class Starter:
         assert self._zygote.stdout is not None
         heard: dict[str, int] = json.loads(self._zygote.stdout.readline())
         return heard
+
+
+@contextmanager
+def quick_folder() -> Iterator[Path]:
+    """A folder in memory, where there is room: what a killed process leaves hangs on no disk."""
+    memory = Path("/dev/shm")  # noqa: S108 - a folder of its own is made there
+    has_room = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
+    with tempfile.TemporaryDirectory(dir=memory if has_room else None) as name:
+        yield Path(name)
 
 
 def no_waits() -> None:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.durability import EXPECTED, Books, Starter, Walker, rows, small
+from tests.durability import EXPECTED, Books, Starter, Walker, quick_folder, rows, small
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks a process with threads")
 
-DAMAGES = int(os.environ.get("CHECKPOINT_AUDIT_TEST_DAMAGES", "20"))
+DAMAGES = int(os.environ.get("CHECKPOINT_AUDIT_TEST_DAMAGES", "12"))
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +29,9 @@ def walker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Walker]:
     with (
         small(passing=40) as scene,
         Starter(tmp_path_factory.mktemp("streams")) as starter,
+        quick_folder() as folder,
     ):
-        made = Walker(tmp_path_factory.mktemp("damage"), scene, starter)
+        made = Walker(folder, scene, starter)
         made.begin_and_kill("write_table replies")
         yield made
 

@@ -31,6 +31,9 @@ def _import_all() -> None:
         *("pyarrow.compute", "concurrent.futures.thread", "gzip", "encodings.idna"),
     ):
         importlib.import_module(name)
+    pages = importlib.import_module("pipeline.report.pages")
+    pages._environment(pages._quoted).get_template("report.md")
+    pages._environment(pages._visible).get_template("report.html")
     # What reads the command line imports more when it has one to read.
     app = importlib.import_module("pipeline.cli").app
     with suppress(AuditError):

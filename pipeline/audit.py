@@ -8,7 +8,8 @@ import asyncio
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from pipeline.attempts import Attempt
 from pipeline.auth import Credentials
 from pipeline.collect import Collector
-from pipeline.errors import AlreadyRunning, Interrupted, JournalDamaged
+from pipeline.errors import AlreadyRunning, Interrupted, JournalDamaged, OutputsUnwritable
 from pipeline.findings import Judgement
 from pipeline.intake import KeptInput, printable
 from pipeline.journal import Journal, Tally
@@ -28,6 +29,7 @@ from pipeline.publication import Published, Publisher, read_published
 from pipeline.reach import Reach, reached
 from pipeline.runs import AuditFolder, remove_journal, set_aside
 from pipeline.settings import Settings
+from pipeline.staging import writing
 from pipeline.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
@@ -134,7 +136,8 @@ class Audit:
         published = None
         while published is None:
             published = await self._publish_one(unfinished, kept)
-        kept.path.unlink(missing_ok=True)
+        with self._unless_published(published):
+            kept.path.unlink(missing_ok=True)
         return published
 
     def _nothing_to_complete(self) -> Published | None:
@@ -164,9 +167,22 @@ class Audit:
                 published = self._publisher.finish(journal)
             else:
                 published = await self._collect_and_publish(journal, kept)
-        remove_journal(journal.path)
+        result = None if is_visible and not is_tonights else published
+        with self._unless_published(result):
+            remove_journal(journal.path)
         self._publisher.keep(unfinished.parents(journal.path))
-        return None if is_visible and not is_tonights else published
+        return result
+
+    @contextmanager
+    def _unless_published(self, published: Published | None) -> Iterator[None]:
+        """What cannot be tidied up ends a run with 73, but a run that is published stays so."""
+        try:
+            with writing(self._folder.work):
+                yield
+        except OutputsUnwritable as error:
+            if published is None:
+                raise
+            log.warning("what is not needed any more is left to the next start: %s", error)
 
     def _audit_date(self) -> date:
         return self._settings.audit_date or self._now().date()

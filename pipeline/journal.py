@@ -177,8 +177,8 @@ class StoredReply(NamedTuple):
 
     `purpose` says what was asked for; the triple is None where none was. Times are microseconds
     since 1970, UTC. `failure_kind` is what the reply was read as when it arrived (None: a good
-    answer). `headers` are JSON text; `body` is as received, but for secrets of ours; `body_sha256` is
-    its digest, hexadecimal.
+    answer). `headers` are JSON text; `body` is as received, but for secrets of ours; `body_sha256`
+    is its digest, hexadecimal.
     """
 
     reply_id: int

@@ -262,17 +262,21 @@ _JOURNAL_FILES = ("", "-wal", "-shm")
 
 
 def remove_journal(path: Path) -> None:
-    """Remove a journal, or what is left of one."""
-    for suffix in _JOURNAL_FILES:
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    """Remove a journal, or what is left of one; raises `OutputsUnwritable`."""
+    with writing(path):
+        for suffix in _JOURNAL_FILES:
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Give a journal another name, under which nobody goes on with it; gives that."""
+    """Give a journal another name, under which nobody goes on with it; gives that.
+
+    Raises `OutputsUnwritable`.
+    """
     aside = path.with_suffix(".damaged")
     remove_journal(aside)
     for suffix in _JOURNAL_FILES:
-        with suppress(FileNotFoundError):
+        with writing(path), suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return aside
 

@@ -163,7 +163,6 @@ def test_every_point(walkers: list[Walker], mode: Mode) -> None:
 UNMENDED = ("unlink input.csv.gz", "unlink journal")
 
 
-@pytest.mark.xfail(strict=True, reason="Audit._run_locked, _publish_one: a bare OSError there")
 def test_what_cannot_be_removed_is_said(walkers: list[Walker]) -> None:
     """Or the next night would take the old journal for its own."""
     unmended = [p for p in walkers[0].points() if p.name.startswith(UNMENDED)]

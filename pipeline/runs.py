@@ -82,16 +82,14 @@ class AuditFolder:
     def clean(self) -> None:
         """Remove what runs that died left behind; only while holding the lock.
 
-        Half-staged and half-removed runs, half a line in `attempts.jsonl`, and journals that nobody
-        went on with for a week; a link that a crash parted from the pointer goes where that points.
+        Half-staged and half-removed runs, and journals that nobody went on with for a week; a link
+        that a crash parted from the pointer goes where that points.
         """
         for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
             shutil.rmtree(left, ignore_errors=True)
         for journal in (*self.work.glob("*.journal"), *self.work.glob("*.damaged")):
             if time.time() - journal.stat().st_mtime > _ABANDONED_S:
                 remove_journal(journal)
-        with writing(self.path):
-            _cut_torn_line(self.path / "attempts.jsonl")
         current, link = self.current(), self.path / "current"
         if current is not None and not (link.is_symlink() and str(link.readlink()) == current.path):
             with writing(link):
@@ -111,7 +109,7 @@ class AuditFolder:
     def note(self, **facts: Any) -> None:
         """Add one line to `attempts.jsonl`, in a single write; whether or not the audit is held.
 
-        It begins on a line of its own even where the last one was cut short.
+        Half a line that was left at the end, by a kill or a full disk, is taken away.
         """
         line = json.dumps(facts, ensure_ascii=False, default=str) + "\n"
         path = self.path / "attempts.jsonl"
@@ -236,16 +234,21 @@ def _size(count: int) -> str:
 
 
 def _append(handle: int, line: bytes) -> None:
-    with suppress(OSError):  # a file system without locks: an empty line may come of it, no more
+    with suppress(OSError):  # a file system without locks; what is written at once is seldom torn
         # What another process is writing at this moment must not look like what was cut short.
         fcntl.flock(handle, fcntl.LOCK_EX)
-    size = os.fstat(handle).st_size
-    if size and os.pread(handle, 1, size - 1) != b"\n":
-        line = b"\n" + line
+    _cut_torn_line(handle)
     written = os.write(handle, line)
     if written != len(line):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(handle)
+
+
+def _cut_torn_line(handle: int) -> None:
+    """Take away half a line that a killed process, or a full disk, left at the end of a file."""
+    size = os.fstat(handle).st_size
+    if size and os.pread(handle, 1, size - 1) != b"\n":
+        os.ftruncate(handle, os.pread(handle, size, 0).rfind(b"\n") + 1)
 
 
 def _read_note(note: Path) -> str:
@@ -295,12 +298,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _cut_torn_line(path: Path) -> None:
-    """Take away half a line that a killed process, or a full disk, left at the end of a file."""
-    with path.open("a+b") as file:
-        file.seek(max(0, file.tell() - 1))
-        if file.read() not in {b"", b"\n"}:
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)

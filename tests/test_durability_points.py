@@ -155,18 +155,7 @@ def test_every_point(walkers: list[Walker], mode: Mode) -> None:
     points = walkers[0].points()
 
     assert len(points) > 150
-    mended = [p for p in points if mode is not Mode.FAIL or not p.name.startswith(UNMENDED)]
-    walk_all(walkers, cases(mended, mode))
-
-
-#: What is removed once a run is published: that it cannot be, ends with 70.
-UNMENDED = ("unlink input.csv.gz", "unlink journal")
-
-
-def test_what_cannot_be_removed_is_said(walkers: list[Walker]) -> None:
-    """Or the next night would take the old journal for its own."""
-    unmended = [p for p in walkers[0].points() if p.name.startswith(UNMENDED)]
-    walk_all(walkers, cases(unmended, Mode.FAIL))
+    walk_all(walkers, cases(points, mode))
 
 
 @pytest.mark.parametrize("mode", [Mode.FULL, Mode.STOP])
@@ -234,6 +223,6 @@ def test_opening_what_was_collected(begun: Callable[..., list[Walker]], mode: Mo
 def test_finishing_what_is_visible(begun: Callable[..., list[Walker]], mode: Mode) -> None:
     """A run that was published and not yet pointed to is finished, not made again."""
     walkers = begun("open current.json")
-    finishing = [p for p in walkers[0].points() if not p.name.startswith(UNMENDED)]
+    finishing = walkers[0].points()
 
     walk_all(walkers, cases(finishing, mode), asks_again=False)

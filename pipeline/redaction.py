@@ -17,9 +17,6 @@ TAKEN_OUT = "[secret]"
 #: A secret of a few letters is in every text, and none that Atlas gives out is so short.
 _SHORTEST = 6
 
-#: Without one of these every character stands for itself.
-_ESCAPES = (b"\\", b"%")
-
 
 class Secrets:
     """A set of secrets that only grows. What is added to it is added to `also`, too."""
@@ -40,7 +37,7 @@ class Secrets:
 
     def without(self, data: bytes) -> bytes:
         """Give `data` with every secret replaced; the very same object where there is none."""
-        is_escaped = any(mark in data for mark in _ESCAPES)
+        is_escaped = b"\\" in data or b"%" in data  # else every character stands for itself
         for raw, pattern in self._patterns.items():
             if is_escaped:
                 data = pattern.sub(TAKEN_OUT.encode(), data)
@@ -49,7 +46,7 @@ class Secrets:
         return data
 
     def without_in(self, text: str) -> str:
-        """Give `text` with every secret replaced."""
+        """Give `text` with every secret replaced; the very same object where there is none."""
         raw = text.encode("utf-8", "surrogatepass")
         clean = self.without(raw)
         return text if clean is raw else clean.decode("utf-8", "surrogatepass")

@@ -107,10 +107,10 @@ class HttpTransport:
 
     def _without_secrets(self, reply: Reply) -> Reply:
         """Take out what a server has repeated of our credentials, and leave a mark of it."""
-        body = self._hidden.without(reply.body)
-        headers = {name: self._hidden.without_in(text) for name, text in reply.headers.items()}
-        if body is reply.body and headers == reply.headers:
+        body, texts = self._hidden.without(reply.body), "\n".join(reply.headers.values())
+        if body is reply.body and self._hidden.without_in(texts) is texts:
             return reply
+        headers = {name: self._hidden.without_in(text) for name, text in reply.headers.items()}
         log.warning("an answer repeats a secret of this run; it is kept without it")
         detail = "; ".join(filter(None, (reply.trouble_detail, _REPEATED)))
         return msgspec.structs.replace(reply, headers=headers, body=body, trouble_detail=detail)

@@ -12,7 +12,7 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  make audit INPUT=triples.csv ARGS="--audit-name nightly"'
-	@echo '  make test ARGS="-n auto -k journal"    ARGS goes on to pytest'
+	@echo '  make test ARGS="-n 0 -k journal"       ARGS goes on to pytest; -n 0: in one process'
 	@echo '  make bench ARGS="--only cpu --triples 20000 --repeat 3"'
 	@echo '  PYTHON=/path/to/python3.12             which Python .venv is made from'
 	@echo
@@ -52,7 +52,7 @@ audit: venv ## audit the triples of INPUT (credentials from the environment)
 
 test: lint types ## everything that must hold: lint, types, tests
 	@echo '==> pytest'
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: venv-dev ## ruff, formatting, import rules
 	@echo '==> ruff check'

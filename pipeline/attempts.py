@@ -32,11 +32,11 @@ class Attempt:
         self._note("start", source=self._source)
 
     def published(self, published: Published) -> None:
-        """Note a run that was published."""
+        """Note a run that was published, or was found to be."""
         summary = published.summary
         self._note_end(
             exit_code=summary.exit_code,
-            published=True,
+            published=published.is_new,
             run_id=summary.run.run_id,
             manifest_sha256=published.manifest_sha256,
             is_current=published.is_current,

@@ -10,14 +10,23 @@ import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 
 from pipeline.attempts import Attempt
 from pipeline.auth import Credentials
 from pipeline.collect import Collector
-from pipeline.errors import AlreadyRunning, Interrupted, JournalDamaged, OutputsUnwritable
+from pipeline.errors import (
+    AlreadyRunning,
+    ConfigurationWrong,
+    InputMissing,
+    InputUnusable,
+    Interrupted,
+    JournalDamaged,
+    OutputsUnwritable,
+)
 from pipeline.findings import Judgement
 from pipeline.intake import KeptInput, printable
 from pipeline.journal import Journal, Tally
@@ -91,6 +100,7 @@ class Audit:
         self._publisher = Publisher(settings, self._folder, self._see, now)
         self._signal: int | None = None
         self._is_expired = False
+        self._kept = ""
         self._collector: Collector | None = None
         self._collecting: asyncio.Task[None] | None = None
 
@@ -129,16 +139,35 @@ class Audit:
         return published
 
     async def _run_locked(self) -> Published:
+        unfinished = Unfinished(self._settings, self._folder, self._now())
+        finished = self._finish_what_is_visible(unfinished)
         if (whole := self._nothing_to_complete()) is not None:
             return whole
-        unfinished = Unfinished(self._settings, self._folder, self._now())
         kept = unfinished.keep_input()
-        published = None
-        while published is None:
+        told = finished.get(unfinished.path(kept))
+        if told is not None and not self._settings.fresh and self._is_tonights(told):
+            self._attempt.run_id, published = told.summary.run.run_id, told
+        else:
             published = await self._publish_one(unfinished, kept)
-        with self._unless_published(published):
+        with self._unless_published():
             kept.path.unlink(missing_ok=True)
         return published
+
+    def _finish_what_is_visible(self, unfinished: Unfinished) -> dict[Path, Published]:
+        """Finish every run of this audit that died when all but its tidying was done."""
+        finished = {}
+        for path, run_id in unfinished.visible():
+            try:
+                finished[path] = self._publisher.finish(run_id)
+            except (InputMissing, InputUnusable) as error:  # somebody has laid hands on it
+                log.warning("run %s cannot be finished: %s", run_id, error)
+            else:
+                remove_journal(path)
+        return finished
+
+    def _is_tonights(self, published: Published) -> bool:
+        asked_date = self._settings.audit_date or self._now().date()
+        return published.summary.run.audit_date == asked_date
 
     def _nothing_to_complete(self) -> Published | None:
         """The run that is to be completed, where none of its triples is inconclusive."""
@@ -151,41 +180,26 @@ class Audit:
         self._attempt.run_id = parent.run_id
         log.info("nothing to complete: no triple of %s is inconclusive", parent.run_id)
         is_current = current is not None and current.run_id == parent.run_id
-        return msgspec.structs.replace(found, is_current=is_current)
+        return msgspec.structs.replace(found, is_current=is_current, is_new=False)
 
-    async def _publish_one(self, unfinished: Unfinished, kept: KeptInput) -> Published | None:
-        """Publish this run; None where that was an earlier night's, and this one is still to come.
-
-        That one died when all but its tidying was done.
-        """
+    async def _publish_one(self, unfinished: Unfinished, kept: KeptInput) -> Published:
         with unfinished.open(kept) as journal:
             self._begun()
-            self._attempt.run_id = run_id = journal.fact("run_id")
-            is_visible = (self._folder.runs / run_id).exists()
-            is_tonights = journal.fact("audit_date") == self._audit_date().isoformat()
-            if is_visible:
-                published = self._publisher.finish(journal)
-            else:
-                published = await self._collect_and_publish(journal, kept)
-        result = None if is_visible and not is_tonights else published
-        with self._unless_published(result):
+            self._attempt.run_id = journal.fact("run_id")
+            published = await self._collect_and_publish(journal, kept)
+        with self._unless_published():
             remove_journal(journal.path)
         self._publisher.keep(unfinished.parents(journal.path))
-        return result
+        return published
 
     @contextmanager
-    def _unless_published(self, published: Published | None) -> Iterator[None]:
-        """What cannot be tidied up ends a run with 73, but a run that is published stays so."""
+    def _unless_published(self) -> Iterator[None]:
+        """A run that is published stays so, whether or not what is left of it can be tidied up."""
         try:
             with writing(self._folder.work):
                 yield
         except OutputsUnwritable as error:
-            if published is None:
-                raise
             log.warning("what is not needed any more is left to the next start: %s", error)
-
-    def _audit_date(self) -> date:
-        return self._settings.audit_date or self._now().date()
 
     async def _collect_and_publish(self, journal: Journal, kept: KeptInput) -> Published:
         policy = default_policy()
@@ -209,7 +223,12 @@ class Audit:
         return published
 
     def _shortfalls(self, journal: Journal, policy: Policy) -> tuple[str, ...]:
-        """Why the population cannot be taken for whole, by what was known when the run began."""
+        """Why the population cannot be taken for whole, by what was known when the run began.
+
+        The input of a run that is completed is what it was.
+        """
+        if self._settings.parent is not None:
+            return self._settings.parent.manifest.shortfalls
         changed, before = journal.fact("changed_at"), journal.fact("before")
         population = Population(
             triples=journal.tally().triples,
@@ -223,29 +242,42 @@ class Audit:
 
     async def _collect_until_the_end(self, journal: Journal) -> None:
         """Collect, as far as a signal or the deadline lets; only a signal is raised."""
+        left = self._time_to_ask(journal.tally())
+        journal.set_facts(not_asked="")
         self._collecting = asyncio.create_task(self._collect(journal))
-        timer = self._expire_in_time(journal.tally())
+        loop = asyncio.get_running_loop()
+        timer = None if left is None else loop.call_later(left, self._expire)
         try:
             await self._collecting
         except asyncio.CancelledError:
-            self._check_signal()
-            if not self._is_expired:
+            if self._signal is None and not self._is_expired:
                 raise
         finally:
             if timer is not None:
                 timer.cancel()
+        tally = journal.tally()
+        self._kept = f"{tally.answers:,} of {tally.triples:,} triples are answered and kept"
         self._check_signal()
         if self._is_expired:
             self._give_up(journal)
 
-    def _expire_in_time(self, tally: Tally) -> asyncio.TimerHandle | None:
-        """Stop asking when what is left to the deadline is needed for publishing."""
+    def _time_to_ask(self, tally: Tally) -> float | None:
+        """Seconds until what is left to the deadline is needed for publishing; None: for ever.
+
+        Raises `ConfigurationWrong` where nothing can be asked before, and nothing was.
+        """
         deadline = self._settings.deadline
         if deadline is None:
             return None
-        left = (deadline - self._now()).total_seconds()
         needed = DRAIN_S + _PUBLISHING_S + tally.triples / _PUBLISHED_A_SECOND
-        return asyncio.get_running_loop().call_later(max(0.0, left - needed), self._expire)
+        left = (deadline - self._now()).total_seconds() - needed
+        if left <= 0 and not tally.answers:
+            raise ConfigurationWrong(
+                f"--deadline {deadline:%Y-%m-%d %H:%M:%S} UTC leaves no time to ask for anything: "
+                f"{needed:.0f} s before it are kept to publish {tally.triples:,} triples",
+                hint="give a later one, or none",
+            )
+        return max(0.001, left)
 
     def _expire(self) -> None:
         """Stop asking: there is just time to publish what was answered."""
@@ -262,7 +294,7 @@ class Audit:
 
     def _check_signal(self) -> None:
         if self._signal is not None:
-            raise Interrupted(self._signal)
+            raise Interrupted(self._signal, kept=self._kept)
 
     def _see(self, judgement: Judgement | None) -> None:
         self._check_signal()

@@ -7,7 +7,6 @@ input: everything is read side by side, a few rows at a time.
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -20,8 +19,9 @@ from pipeline.listing import read_page
 from pipeline.outcomes import Failure, FailureKind, Verdict
 from pipeline.published import PublishedRun
 
-#: Rows that are in memory at a time; a reply may have megabytes.
-_ROWS_AT_ONCE = 500
+#: What is in memory at a time: rows, and fewer where these are larger together, in bytes. A reply
+#: may have megabytes.
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 500, 8 * 1024 * 1024
 
 _OF_AN_OUTCOME = (
     "group_id",
@@ -58,7 +58,8 @@ def take_answers(parent: PublishedRun, journal: Journal) -> int:
         item = places.of(definite) if definite.fetched_by == "list" else None
         _, _, reply_id, kind, attempts, fetched_by = definite
         journal.take_answer(definite.triple_id, Taken(reply_id, item, kind, attempts, fetched_by))
-        _flush_now_and_then(journal, count)
+        if count % _ROWS_AT_ONCE == 0:
+            journal.flush()
     journal.flush()
     return count
 
@@ -68,7 +69,7 @@ def _take_replies(parent: PublishedRun, journal: Journal) -> int:
     pages = {each.reply_id for each in _definite(parent, journal) if each.fetched_by == "list"}
     single = (each for each in _definite(parent, journal) if each.fetched_by != "list")
     wanted = next(single, None)
-    count = 0
+    count, size = 0, 0
     for stored in _replies(parent):
         if stored.group_id is None and stored.reply_id in pages:
             journal.take(stored, None)
@@ -77,18 +78,14 @@ def _take_replies(parent: PublishedRun, journal: Journal) -> int:
             wanted = next(single, None)
         else:
             continue
-        count += 1
-        _flush_now_and_then(journal, count)
+        count, size = count + 1, size + len(stored.body)
+        if count % _ROWS_AT_ONCE == 0 or size > _BYTES_AT_ONCE:
+            journal.flush()
+            size = 0
     if wanted is not None:
         raise InputUnusable(f"the evidence of {parent.run_id} lacks reply {wanted.reply_id}")
     journal.flush()
     return count
-
-
-def _flush_now_and_then(journal: Journal, count: int) -> None:
-    """Let what is queued not grow without bound."""
-    if count % _ROWS_AT_ONCE == 0:
-        journal.flush()
 
 
 def _definite(parent: PublishedRun, journal: Journal) -> Iterator[_Definite]:
@@ -107,13 +104,19 @@ def _replies(parent: PublishedRun) -> Iterator[StoredReply]:
 
 def _rows(parent: PublishedRun, folder: str, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
     """Read some columns of a run's files, row by row; times as microseconds since 1970."""
-    paths = [path for path in parent.files(folder) if path.suffix == ".parquet"]
-    files = map(pq.ParquetFile, paths)
-    batches = chain.from_iterable(
-        file.iter_batches(_ROWS_AT_ONCE, columns=columns) for file in files
-    )
-    for batch in batches:
-        yield from zip(*(_values(batch.column(name)) for name in columns), strict=True)
+    for path in parent.files(folder):
+        if path.suffix == ".parquet":
+            for batch in _batches(pq.ParquetFile(path), columns):
+                yield from zip(*(_values(batch.column(name)) for name in columns), strict=True)
+
+
+def _batches(file: pq.ParquetFile, columns: tuple[str, ...]) -> Iterator[pa.RecordBatch]:
+    """Read a file's row groups, each so many rows at a time as their size allows."""
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        fitting = _BYTES_AT_ONCE * group.num_rows // max(1, group.total_byte_size)
+        rows = max(1, min(_ROWS_AT_ONCE, fitting))
+        yield from file.iter_batches(rows, row_groups=[index], columns=columns)
 
 
 def _values(column: pa.Array) -> list[Any]:
@@ -139,4 +142,7 @@ class _Places:
         entries = read_page(self._journal.page(reply_id).reply())
         if isinstance(entries, Failure):
             return {}
-        return {entry.id: entry.index for entry in entries}
+        places: dict[str | None, int] = {}
+        for entry in entries:  # of an id that a page shows twice the first one counted
+            places.setdefault(entry.id, entry.index)
+        return places

@@ -138,8 +138,10 @@ class Interrupted(AuditError):
 
     hint = "start the same command again to go on where it stopped"
 
-    def __init__(self, signal_number: int, *, hint: str = "") -> None:
-        super().__init__(f"stopped by signal {signal_number}", hint=hint)
+    def __init__(self, signal_number: int, *, kept: str = "", hint: str = "") -> None:
+        """`kept` says what the run has so far."""
+        stopped = f"stopped by signal {signal_number}"
+        super().__init__(f"{stopped}; {kept}" if kept else stopped, hint=hint)
         self.code = ExitCode(128 + signal_number)
 
 

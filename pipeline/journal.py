@@ -245,7 +245,7 @@ class Batch(NamedTuple):
 
 
 class Tally(msgspec.Struct, frozen=True):
-    """What the journal holds, in numbers."""
+    """What the journal holds, in numbers; `answers` are those that are not asked for again."""
 
     triples: int
     duplicates: int
@@ -320,7 +320,7 @@ class Journal:
             triples=self._number("SELECT count(*) FROM triples"),
             duplicates=self._number("SELECT count(*) FROM duplicates"),
             bad_lines=self._number("SELECT count(*) FROM bad_lines"),
-            answers=self._number("SELECT count(*) FROM answers"),
+            answers=self._number(_LASTING),
             requests=self.reply_count() - int(self.fact("taken_replies") or 0),
             refusals=self._number("SELECT count(*) FROM replies WHERE kind = 'throttled'"),
         )
@@ -482,6 +482,12 @@ class Journal:
         self._count_tried()
         with usable(self.path):
             return self._db.execute(_GIVE_UP, (FailureKind.NOT_ASKED, detail)).rowcount
+
+    def settle_log(self) -> None:
+        """Bring what is committed from SQLite's log into the file itself."""
+        self.flush()
+        with usable(self.path):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
 
     # --- what another run was answered ---
 
@@ -656,3 +662,6 @@ def _quoted(kinds: Iterable[FailureKind]) -> str:
 
 #: Asked for the first time, or once more: a later start may get another answer.
 _IS_PENDING = f"(a.triple_id IS NULL OR a.kind IN ({_quoted(UNSETTLED_KINDS)}))"
+_LASTING = f"""
+SELECT count(*) FROM answers WHERE kind IS NULL OR kind NOT IN ({_quoted(UNSETTLED_KINDS)})
+"""  # noqa: S608

@@ -34,12 +34,16 @@ log = logging.getLogger(__name__)
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A published run: its folder, summary, manifest's digest, and whether it is current."""
+    """A published run: its folder, summary, manifest's digest, and whether it is current.
+
+    `is_new`: that this start published it.
+    """
 
     path: Path
     summary: Summary
     manifest_sha256: str
     is_current: bool
+    is_new: bool = True
 
 
 def read_published(path: Path) -> Published:
@@ -96,14 +100,18 @@ class Publisher:
         is_current = self._folder.publish(staging, current, facts.parent_run_id)
         return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
 
-    def finish(self, journal: Journal) -> Published:
+    def finish(self, run_id: str) -> Published:
         """Finish what died after its run had become visible, and before all else was done."""
-        run = read_run(self._folder.runs / journal.fact("run_id"))
-        log.info("run %s is published already; finishing", run.run_id)
+        run = read_run(self._folder.runs / run_id)
+        log.info("run %s is published already; finishing", run_id)
         found, known = read_published(run.path), self._folder.current()
         previous = run.manifest.previous and run.manifest.previous.run_id
-        # What was published meanwhile stays current.
-        is_due = known is None or known.run_id in (previous, run.run_id)
+        # What was published meanwhile for the same night stays current.
+        is_due = (
+            known is None
+            or known.run_id in (previous, run_id)
+            or known.audit_date < run.manifest.audit_date
+        )
         current = _current(found.summary, found.manifest_sha256)
         is_current = is_due and self._folder.point(current, run.manifest.parent_run_id)
         return msgspec.structs.replace(found, is_current=is_current)

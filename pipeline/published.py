@@ -50,12 +50,20 @@ class Manifest(msgspec.Struct, frozen=True):
     base_url: str
     input_source: str
     input_sha256: str
+    credential_id: str
     triple_count: int
-    complete: bool
-    shortfalls: tuple[str, ...]
-    exit_code: int
-    previous: Previous | None
     files: tuple[File, ...]
+    complete: bool | None = None
+    exit_code: int | None = None
+    shortfalls: tuple[str, ...] = ()
+    previous: Previous | None = None
+
+
+class _Ending(msgspec.Struct, frozen=True):
+    """What the manifests of 0.1.0 leave to the summary."""
+
+    complete: bool
+    exit_code: int
 
 
 class PublishedRun(msgspec.Struct, frozen=True):
@@ -81,7 +89,7 @@ class PublishedRun(msgspec.Struct, frozen=True):
         """Give one file, as `files` does."""
         found = [file for file in self.manifest.files if file.path == path]
         if not found:
-            raise InputUnusable(f"the run {self.run_id} has no {path}")
+            raise InputUnusable(f"the run {self.run_id} has no {path}", hint=_AS_IT_WAS)
         return self._checked(found[0])
 
     def _checked(self, file: File) -> Path:
@@ -108,10 +116,13 @@ def read_run(path: Path) -> PublishedRun:
     manifest = path / "manifest.json"
     try:
         read = msgspec.json.decode(manifest.read_bytes(), type=Manifest)
+        if read.complete is None:
+            ending = msgspec.json.decode((path / "summary.json").read_bytes(), type=_Ending)
+            read = msgspec.structs.replace(read, **msgspec.structs.asdict(ending))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputMissing(f"there is no run in {path}", hint=_NAME_ONE) from error
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise InputUnusable(f"{manifest} cannot be read: {error}") from error
+        raise InputUnusable(f"{manifest} cannot be read: {error}", hint=_AS_IT_WAS) from error
     return PublishedRun(path, read)
 
 
@@ -140,9 +151,12 @@ def find_run(output_dir: Path, named: str) -> PublishedRun:
 
     Raises `InputMissing` where there is none, `InputUnusable` where its manifest cannot be used.
     """
-    for path in _places(output_dir, named):
+    places = list(_places(output_dir, named))
+    for path in places:
         if (path / "manifest.json").exists():
             return read_run(path.resolve())
+    if len(places) > 1:
+        raise InputMissing(f"{named!r} means {places[0]}, which is not there", hint=_AS_IT_WAS)
     raise InputMissing(f"there is no run {named!r} in {output_dir}", hint=_NAME_ONE)
 
 

@@ -87,9 +87,11 @@ class AuditFolder:
         """
         for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
             shutil.rmtree(left, ignore_errors=True)
-        for journal in (*self.work.glob("*.journal"), *self.work.glob("*.damaged")):
-            if time.time() - journal.stat().st_mtime > _ABANDONED_S:
-                remove_journal(journal)
+        with writing(self.work):
+            (self.work / "input.csv.gz").unlink(missing_ok=True)
+        for left in (*self.work.glob("*.journal"), *self.work.glob("*.damaged*")):
+            if left.exists() and time.time() - left.stat().st_mtime > _ABANDONED_S:
+                remove_journal(left)
         current, link = self.current(), self.path / "current"
         if current is not None and not (link.is_symlink() and str(link.readlink()) == current.path):
             with writing(link):
@@ -218,8 +220,8 @@ class AuditFolder:
             shutil.rmtree(gone)
 
 
-def _by_label(run: PublishedRun) -> tuple[date, str]:
-    return run.manifest.audit_date, run.run_id
+def _by_label(run: PublishedRun) -> tuple[date, datetime]:
+    return run.manifest.audit_date, run.manifest.started_at
 
 
 def _follows(current: Current, known: Current, parent: str | None) -> bool:
@@ -269,6 +271,17 @@ def remove_journal(path: Path) -> None:
     with writing(path):
         for suffix in _JOURNAL_FILES:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def copy_log_aside(path: Path) -> Path:
+    """Copy a journal's log to where `set_aside` puts such, and give that.
+
+    Raises `OutputsUnwritable`.
+    """
+    aside = path.with_suffix(".damaged-wal")
+    with writing(aside):
+        shutil.copyfile(path.with_name(f"{path.name}-wal"), aside)
+    return aside
 
 
 def set_aside(path: Path) -> Path:

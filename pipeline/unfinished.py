@@ -7,19 +7,22 @@ URL, and the run that it completes, if any.
 import hashlib
 import logging
 import secrets
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
 from pipeline import __version__
+from pipeline.commits import usable
 from pipeline.completion import take_answers
-from pipeline.errors import AuditError, JournalDamaged
+from pipeline.errors import AuditError, ConfigurationWrong, JournalDamaged
 from pipeline.intake import KeptInput, changed_at, keep_input, load_input
 from pipeline.journal import FORMAT, Journal
-from pipeline.runs import AuditFolder, remove_journal, set_aside
+from pipeline.published import PublishedRun
+from pipeline.runs import AuditFolder, copy_log_aside, remove_journal, set_aside
 from pipeline.settings import Settings
+from pipeline.wal import is_damaged
 
 log = logging.getLogger(__name__)
 
@@ -49,22 +52,50 @@ class Unfinished:
 
         Raises what `keep_input` and `load_input` do.
         """
-        path = self._path(kept)
+        path = self.path(kept)
         if self._settings.fresh:
             _throw_away(path)
         journal = self._found(path) if path.exists() else None
         if journal is None:
-            self._say_what_is_left(path)
+            self._say_what_is_left(path, kept.sha256)
             journal = self._begun(path, kept)
         return journal
 
-    def _path(self, kept: KeptInput) -> Path:
+    def path(self, kept: KeptInput) -> Path:
+        """Give the journal's place.
+
+        A date that is asked for is a run of its own, unless the run without one has that date.
+        """
         settings = self._settings
         about = [settings.audit_name, kept.sha256, settings.base_url]
         if settings.parent is not None:
-            about.append(settings.parent.run_id)
+            return self._place(*about, settings.parent.run_id)
+        plain = self._place(*about)
+        if settings.audit_date is None:
+            return plain
+        dated = self._place(*about, settings.audit_date.isoformat())
+        is_same = not dated.exists() and _date_of(plain) == settings.audit_date.isoformat()
+        return plain if is_same else dated
+
+    def _place(self, *about: str) -> Path:
         digest = hashlib.sha256("\n".join(about).encode()).hexdigest()
         return self._folder.work / f"{digest[:16]}.journal"
+
+    def visible(self) -> list[tuple[Path, str]]:
+        """Give the journals whose runs are published already, and these runs."""
+        self._look_at_the_logs()
+        found = [(each.path, each.fact("run_id")) for each in self._others(None)]
+        return [(path, run_id) for path, run_id in found if (self._folder.runs / run_id).exists()]
+
+    def _look_at_the_logs(self) -> None:
+        """Before anything is opened: of a damaged log SQLite takes a part, and says nothing."""
+        for path in self._folder.work.glob("*.journal"):
+            with usable(path):
+                is_wrong = is_damaged(path.with_name(f"{path.name}-wal"))
+            if is_wrong:
+                aside = copy_log_aside(path)
+                log.warning("the log of the journal %s is damaged; a copy is %s", path, aside)
+                log.warning("what was answered behind the damage is asked for again")
 
     # --- begun ---
 
@@ -74,6 +105,7 @@ class Unfinished:
         try:
             load_input(kept, journal, strict=self._settings.strict)
             self._set_facts(journal, kept)
+            journal.settle_log()  # so that damage to the log can cost replies only
         except BaseException:
             journal.close()
             remove_journal(path)
@@ -87,12 +119,17 @@ class Unfinished:
         audit_date = settings.audit_date or self._now.date()
         before = self._folder.last_whole(audit_date)
         changed = changed_at(settings.source) if parent is None else None
+        if settings.expected.max_age is not None and changed is None:
+            raise ConfigurationWrong(
+                f"the age of {kept.source} is not known: it is no regular file",
+                hint="leave --max-input-age out, or name a file",
+            )
         journal.set_facts(
             run_id=_run_id(self._now, settings.audit_name),
             started_at=self._now.isoformat(),
             audit_date=audit_date.isoformat(),
             tool_version=__version__,
-            credential_id=settings.credentials.id,
+            credential_id=_everybody(parent, settings.credentials.id),
             input_source=kept.source,
             input_sha256=kept.sha256,
             base_url=settings.base_url,
@@ -126,20 +163,29 @@ class Unfinished:
             self._say_going_on(journal)
             self._note_credential(journal)
             return journal
-        said = _words(journal)
+        said, is_run = _words(journal), bool(journal.fact("run_id"))
         journal.close()
-        remove_journal(path)
-        log.warning("starting anew: %s is not gone on with: %s", said, reason)
+        if is_run:
+            remove_journal(path)
+            log.warning("starting anew: %s, is not gone on with: %s", said, reason)
+        else:
+            log.warning(
+                "starting anew, the journal is set aside as %s: %s", set_aside(path), reason
+            )
         return None
 
     def _reason_to_start_anew(self, journal: Journal) -> str | None:
         asked_date = self._settings.audit_date
         if not journal.fact("run_id"):
-            return "it had not read its input"
+            return "it holds no run: it was stopped while it read its input, or was damaged"
+        if (self._folder.runs / journal.fact("run_id")).exists():
+            return "it is published already"
         if journal.fact("format") != FORMAT:
             return f"version {journal.fact('tool_version')} journalled in another way"
         if asked_date is not None and journal.fact("audit_date") != asked_date.isoformat():
             return f"it is dated {journal.fact('audit_date')}"
+        if date.fromisoformat(journal.fact("audit_date")) > self._now.date() + timedelta(days=1):
+            return f"it is dated {journal.fact('audit_date')}, by a clock that was ahead"
         age = self._now - datetime.fromisoformat(journal.fact("started_at"))
         if asked_date is None and age > _RESUMABLE:
             return f"it was begun {age / timedelta(hours=1):.0f} hours ago"
@@ -163,28 +209,29 @@ class Unfinished:
 
     # --- the others ---
 
-    def _say_what_is_left(self, path: Path) -> None:
+    def _say_what_is_left(self, path: Path, sha256: str) -> None:
         """A run that was begun with another input is not forgotten without a word."""
-        for other in self._others(path):
-            if not (self._folder.runs / other.fact("run_id")).exists():
-                log.warning(
-                    "%s is left unfinished: it was begun %s; it is kept for a week",
-                    _words(other),
-                    self._difference(other),
-                )
+        for other in self._others(path, say=log.warning):
+            log.warning(
+                "%s, is left unfinished: it was begun %s; it is kept for a week",
+                _words(other),
+                self._difference(other, sha256),
+            )
 
-    def _difference(self, other: Journal) -> str:
+    def _difference(self, other: Journal, sha256: str) -> str:
         if other.fact("parent_run_id"):
             return f"to complete {other.fact('parent_run_id')}"
         if other.fact("base_url") != self._settings.base_url:
             return f"against {other.fact('base_url')}"
-        return f"before the input changed ({other.fact('input_source')})"
+        if other.fact("input_sha256") != sha256:
+            return f"before the input changed ({other.fact('input_source')})"
+        return f"for {other.fact('audit_date')}"
 
     def parents(self, path: Path) -> frozenset[str]:
         """Give the runs that unfinished journals, but for the one at `path`, complete."""
         return frozenset(other.fact("parent_run_id") for other in self._others(path)) - {""}
 
-    def _others(self, path: Path) -> Iterator[Journal]:
+    def _others(self, path: Path | None, say: Callable[..., None] = log.debug) -> Iterator[Journal]:
         """Give every other journal of this audit that had read its input."""
         for each in sorted(self._folder.work.glob("*.journal")):
             if each == path:
@@ -194,7 +241,24 @@ class Unfinished:
                     if other.fact("run_id"):
                         yield other
             except AuditError as error:
-                log.warning("an unfinished run is left alone: %s", error)
+                say("an unfinished run is left alone: %s", error)
+
+
+def _date_of(path: Path) -> str:
+    """The date of the run that a journal holds; none where there is none, or it cannot be read."""
+    if not path.exists():
+        return ""
+    try:
+        with Journal(path) as journal:
+            return journal.fact("audit_date")
+    except AuditError:  # whoever opens it to go on with it says so
+        return ""
+
+
+def _everybody(parent: PublishedRun | None, mine: str) -> str:
+    """Everybody whose answers a run holds."""
+    before = parent.manifest.credential_id.split(", ") if parent is not None else []
+    return ", ".join([*(each for each in before if each != mine), mine])
 
 
 def _throw_away(path: Path) -> None:

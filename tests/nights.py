@@ -44,7 +44,7 @@ class Night:
         return self._starter.start(
             *("run", "--output-dir", self.out, *options),
             env={**self.atlas.env, **(env or {})},
-            set_up=["tests.durability:no_waits", *([set_up] if set_up else [])],
+            set_up=["tests.durability:no_waits", *filter(None, set_up.split(","))],
         )
 
     def run(self, *options: str | Path, set_up: str = "") -> Ended:
@@ -113,6 +113,10 @@ def killed_before_tidying() -> None:
 
 def two_days_later() -> None:
     _clock(timedelta(days=2))
+
+
+def in_three_days() -> None:
+    _clock(timedelta(days=3))
 
 
 def tomorrow() -> None:

@@ -1,6 +1,7 @@
 """One run from end to end: room, deadlines, populations, and nights that are kept."""
 
 import os
+import signal
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,23 +23,49 @@ def test_too_little_room_is_said_before_anything_is_asked(night: Night) -> None:
 # ── deadlines ──────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_not_asked_before_the_deadline(night: Night) -> None:
-    """No time to ask for anything: all is inconclusive, and asked by a completion."""
+def test_a_deadline_that_leaves_no_time_publishes_nothing(night: Night) -> None:
+    """It would take the place of a good run."""
+    first = night.run()
     ended = night.run("--deadline", "1s")
 
-    assert ended.code == 3
-    assert "the deadline is near: 10 triples were not asked" in ended.err
-    found = table(ended.run, "outcomes")
+    assert ended.code == 78
+    assert "leaves no time to ask for anything" in ended.err
+    assert night.books.current == first.run
+    assert "going on with" in night.run().err
+
+
+def test_what_was_not_asked_before_the_deadline(night: Night) -> None:
+    half_done(night)
+    before = night.asked
+    ended = night.run("--deadline", "1s")
+
+    assert ended.code == 4
+    assert "the deadline is near: 5 triples were not asked" in ended.err
+    found = [row for row in table(ended.run, "outcomes") if row["verdict"] == "INCONCLUSIVE"]
     assert {row["failure_kind"] for row in found} == {"not_asked"}
     assert {row["error_detail"] for row in found} == {"not asked before the deadline"}
     assert {row["fetched_by"] for row in found} == {"none"}
-    assert night.asked == 0
-    assert "10 triples were not asked before the deadline." in summary(ended.run)["notices"]
+    assert night.asked == before
+    assert "5 triples were not asked before the deadline." in summary(ended.run)["notices"]
+    assert "(5 not_asked)" in ended.err.splitlines()[-1]
 
     completed = night.start("--complete", "nightly")
     assert facts(completed.run)["inconclusive_count"] == 0
-    assert night.asked == len(night.scene.triples)
+    assert night.asked == before + 5
+    assert not [n for n in summary(completed.run)["notices"] if "deadline" in n]
     night.books.check_settled()
+
+
+def test_what_is_asked_after_all_was_not_left_out(night: Night) -> None:
+    """A run that was killed while it published, its deadline past, goes on without one."""
+    half_done(night)
+    killed = night.run("--deadline", "1s", set_up="tests.nights:killed_before_publishing")
+    assert killed.code == -signal.SIGKILL
+    ended = night.run()
+
+    assert "5 of 10 triples answered" in ended.err
+    assert facts(ended.run)["inconclusive_count"] == 0
+    assert not [n for n in summary(ended.run)["notices"] if "deadline" in n]
 
 
 def test_what_was_answered_before_the_deadline_stays(night: Night) -> None:

@@ -4,8 +4,16 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipeline.atlas import Request
+from pipeline.completion import _batches, _Definite, _Places
+from pipeline.errors import InputUnusable
+from pipeline.journal import Journal
+from pipeline.simulator import FaultPlan
+from tests.doubles import ref, reply
 from tests.durability import rows, table
 from tests.nights import NO_FAULTS, Night, facts, summary
 
@@ -157,3 +165,126 @@ def test_unresolved_triples_are_an_audit_of_their_own(night: Night) -> None:
 
     assert ended.code == 0
     assert facts(ended.run)["triple_count"] == 1
+
+
+# ── what a completed run inherits ────────────────────────────────────────────────────────────────
+
+
+def test_what_makes_a_population_less_than_whole_is_not_cured(night: Night) -> None:
+    """The input is what it was; the run is not complete, however many of its triples are judged."""
+    night.down(0)
+    first = night.run("--min-triples", "500")
+    night.atlas.play(NO_FAULTS)
+    ended = night.start("--complete", "nightly")
+
+    assert summary(first.run)["shortfalls"] == summary(ended.run)["shortfalls"] != []
+    assert facts(ended.run)["inconclusive_count"] == 0
+    assert facts(ended.run)["complete"] is False
+
+
+def test_a_drop_that_was_accepted_stays_accepted(night: Night) -> None:
+    night.run()
+    night.write(5)
+    night.down(0)
+    first = night.run("--accept-drop")
+    assert summary(first.run)["shortfalls"] == []
+    night.atlas.play(NO_FAULTS)
+
+    assert summary(night.start("--complete", "nightly").run)["shortfalls"] == []
+
+
+@pytest.mark.parametrize("option", ["--accept-drop", "--min-triples=3", "--max-input-age=1h"])
+def test_the_population_is_that_of_the_run(option: str, night: Night) -> None:
+    night.run()
+    assert night.start("--complete", "nightly", option).code == 2
+
+
+def test_attempts_and_names_are_taken_over(night: Night) -> None:
+    """Attempts are the parent's where the answer is; everybody who asked is named."""
+    down = night.scene.triples[0].checkpoint_id
+    night.atlas.play(FaultPlan(rate=0.5, kinds=("500",), checkpoints={down: "always-500"}))
+    third = night.run()
+    attempts = {row["attempts"] for row in table(third.run, "outcomes")}
+    assert {1, 2} < attempts
+    night.atlas.play(NO_FAULTS)
+    ended = night.start("--complete", third.run.name)
+    taken = {row["checkpoint_id"]: row["attempts"] for row in table(third.run, "outcomes")}
+    found = {row["checkpoint_id"]: row["attempts"] for row in table(ended.run, "outcomes")}
+
+    assert {k: v for k, v in found.items() if k != down} == {
+        k: v for k, v in taken.items() if k != down
+    }
+    assert facts(ended.run)["credential_id"] == facts(third.run)["credential_id"]
+
+
+def test_a_completion_has_a_journal_of_its_own(night: Night) -> None:
+    """Another start for the same input, and one that completes another run, do not mix with it."""
+    night.down(0)
+    first = night.run()
+    second = night.run()
+    for parent in (first, second):
+        killed = night.start(
+            "--complete", parent.run.name, set_up="tests.nights:killed_before_publishing"
+        )
+        assert killed.code == -signal.SIGKILL
+    plain = night.run()
+    assert facts(plain.run)["parent_run_id"] is None
+    assert f"was begun to complete {first.run.name}" in plain.err
+    for parent in (first, second):
+        ended = night.start("--complete", parent.run.name)
+        assert facts(ended.run)["parent_run_id"] == parent.run.name
+
+
+def test_keep_spares_what_is_being_completed(night: Night) -> None:
+    night.down(0)
+    first = night.run("--audit-date", "2026-11-01")
+    killed = night.start(
+        "--complete", first.run.name, set_up="tests.nights:killed_before_publishing"
+    )
+    assert killed.code == -signal.SIGKILL
+    night.run()
+    night.run("--keep", "1", set_up="tests.nights:two_days_later")
+
+    assert first.run in night.books.runs
+
+
+def test_a_completion_that_died_beside_its_pointer_is_finished_by_name(night: Night) -> None:
+    night.down(0)
+    night.run()
+    night.atlas.play(NO_FAULTS)
+    killed = night.start("--complete", "nightly", set_up="tests.nights:killed_before_tidying")
+    assert killed.code == -signal.SIGKILL
+    ended = night.start("--complete", "nightly")
+
+    assert "nothing to complete" in ended.err
+    assert night.books.current == ended.run
+    assert night.books.attempts()[-1]["published"] is False
+    night.books.check_settled()
+
+
+def test_of_an_id_that_a_page_shows_twice_the_first_counts(tmp_path: Path) -> None:
+    """As it did in the run that is completed."""
+    shown = [{"id": ref(1).checkpoint_id, "n": n} for n in range(3)]
+    request, page = Request("/list"), reply(200, {"results": shown})
+    with Journal(tmp_path / "a.journal") as journal:
+        reply_id = journal.record("list", request, page, None)
+        journal.flush()
+        definite = _Definite(1, ref(1), reply_id, None, 0, "list")
+
+        assert _Places(journal).of(definite) == 0
+        with pytest.raises(InputUnusable, match="is not in reply"):
+            _Places(journal).of(definite._replace(ref=ref(2)))
+
+
+def test_large_replies_are_not_gathered(tmp_path: Path) -> None:
+    """As many are read at once as fit into some megabytes, and one at least."""
+    path = tmp_path / "replies.parquet"
+    bodies = [bytes(3_000_000) for _ in range(7)] + [b"x"] * 700
+    with pq.ParquetWriter(path, pa.schema([("body", pa.binary())]), use_dictionary=False) as file:
+        for group in (bodies[:7], bodies[7:]):
+            file.write_table(pa.table({"body": pa.array(group, pa.binary())}))
+    sizes = [batch.num_rows for batch in _batches(pq.ParquetFile(path), ("body",))]
+
+    assert sum(sizes) == 707
+    assert sizes[:3] == [2, 2, 2]
+    assert max(sizes) == 500

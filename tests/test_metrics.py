@@ -144,6 +144,7 @@ def publish(folder: AuditFolder, night: int, *, complete: bool, extra: Any = Non
         base_url="https://cloud.mongodb.com",
         input_source="nightly.csv",
         input_sha256="0" * 64,
+        credential_id="me",
         triple_count=night,
         complete=complete,
         shortfalls=(),

@@ -31,6 +31,7 @@ def publish(outputs: Path, run_id: str = RUN_ID, audit: str = "nightly") -> Path
         "base_url": "https://cloud.mongodb.com",
         "input_source": "nightly.csv",
         "input_sha256": "0" * 64,
+        "credential_id": "me",
         "triple_count": 3,
         "complete": True,
         "shortfalls": [],
@@ -119,3 +120,24 @@ def test_the_pointer(tmp_path: Path) -> None:
 def test_trouble_has_a_code() -> None:
     assert issubclass(InputMissing, AuditError)
     assert (InputMissing.exit_code, InputUnusable.exit_code) == (66, 65)
+
+
+def test_a_run_of_the_first_version_is_read_with_its_summary(tmp_path: Path) -> None:
+    run = publish(tmp_path)
+    manifest = json.loads((run / "manifest.json").read_text("utf-8"))
+    for name in ("complete", "exit_code", "shortfalls", "previous"):
+        del manifest[name]
+    (run / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    with pytest.raises(InputMissing):
+        read_run(run)
+    (run / "summary.json").write_text('{"complete": true, "exit_code": 1}', "utf-8")
+    read = read_run(run).manifest
+
+    assert (read.complete, read.exit_code, read.shortfalls) == (True, 1, ())
+
+
+def test_a_current_run_that_is_gone_is_named(tmp_path: Path) -> None:
+    run = publish(tmp_path)
+    run.rename(tmp_path / "elsewhere")
+    with pytest.raises(InputMissing, match=f"'nightly' means .*{RUN_ID}, which is not there"):
+        find_run(tmp_path, "nightly")

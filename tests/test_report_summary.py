@@ -238,7 +238,7 @@ HEADLINES: list[tuple[list[Found], int, str, str]] = [
         [PASSED, UNKNOWN],
         0,
         "Not all known",
-        "1 of 2 checkpoints passes; 1 triple could not be determined.",
+        "1 of 2 checkpoints passes; 1 triple could not be determined (1 throttled).",
     ),
     (
         [PASSED, PASSED],
@@ -252,7 +252,7 @@ HEADLINES: list[tuple[list[Found], int, str, str]] = [
         "No",
         (
             "2 of 6 checkpoints pass; 1 checkpoint fails, 1 absent, 2 triples could not be "
-            "determined, 1 input line could not be used."
+            "determined (2 throttled), 1 input line could not be used."
         ),
     ),
 ]

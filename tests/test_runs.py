@@ -502,6 +502,7 @@ def put(
         base_url="https://cloud.mongodb.com",
         input_source="audit.csv",
         input_sha256="0" * 64,
+        credential_id="me",
         triple_count=day,
         complete=complete,
         shortfalls=shortfalls,

@@ -1,5 +1,6 @@
 """A run that was stopped: found again and gone on with, or put away, and always said."""
 
+import signal
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.simulator import FaultPlan
-from tests.nights import Night, facts, half_done
+from tests.nights import NO_FAULTS, Night, facts, half_done
 
 
 def test_a_killed_run_goes_on_and_says_how_far_it_was(night: Night) -> None:
@@ -86,7 +87,7 @@ def test_a_journal_that_is_of_no_use_is_said(set_up: str, said: str, night: Nigh
 
     assert ended.code == 4
     assert "starting anew: the unfinished run" in ended.err
-    assert "5 of 10 triples answered is not gone on with" in ended.err
+    assert "5 of 10 triples answered, is not gone on with" in ended.err
     assert said in ended.err
     assert night.asked - before == len(night.scene.triples)
     night.books.check_settled()
@@ -122,22 +123,90 @@ def test_a_night_is_not_taken_for_the_one_before_it(night: Night) -> None:
     night.books.check_settled()
 
 
-def test_a_run_that_is_finished_late_turns_nothing_back(night: Night) -> None:
-    """It had become visible, and was killed; meanwhile another one of that night was published."""
+def test_what_became_visible_is_finished_by_the_next_start_of_the_audit(night: Night) -> None:
+    """Whatever that start's own input is, and even where Atlas is away by then."""
     night.run(set_up="tests.nights:killed_before_pointing")
     (first,) = night.books.runs
     assert [night.books.current] == [None]
-    whole = night.input.read_bytes()
     night.write(8)
-    second = night.run()
-    assert night.books.current == second.run
-
-    night.input.write_bytes(whole)
+    night.atlas.play(FaultPlan(access_list=True))
     ended = night.run()
-    assert ended.run == first
-    assert "published, but not current" in ended.err
-    assert night.books.current == second.run
+
+    assert ended.code == 77
+    assert f"run {first.name} is published already; finishing" in ended.err
+    assert night.books.current == first
+    assert "left unfinished" not in ended.err
+    night.atlas.play(NO_FAULTS)
+    assert night.run().code == 4
     night.books.check_settled()
+
+
+def test_what_became_visible_is_finished_before_all_is_begun_anew(night: Night) -> None:
+    night.run(set_up="tests.nights:killed_before_pointing")
+    (first,) = night.books.runs
+    ended = night.run("--fresh")
+
+    assert "thrown away" not in ended.err
+    assert sorted([first, ended.run]) == night.books.runs
+    night.books.check_settled()
+
+
+def test_a_visible_run_that_was_laid_hands_on_stops_nobody(night: Night) -> None:
+    night.run(set_up="tests.nights:killed_before_pointing")
+    (first,) = night.books.runs
+    (first / "summary.json").write_text("{", "utf-8")
+    ended = night.run()
+
+    assert ended.code == 4
+    assert f"run {first.name} cannot be finished" in ended.err
+    assert "it is published already" in ended.err
+    assert night.books.current == ended.run
+
+
+def test_a_backfill_is_gone_on_with_under_its_own_date_only(night: Night) -> None:
+    killed = night.run("--audit-date", "2026-11-01", set_up="tests.nights:killed_half_way")
+    assert killed.code == -signal.SIGKILL
+    tonight = night.run()
+
+    assert facts(tonight.run)["audit_date"] == datetime.now(UTC).date()
+    assert "is left unfinished: it was begun for 2026-11-01" in tonight.err
+    backfill = night.run("--audit-date", "2026-11-01")
+    assert "going on with the unfinished run" in backfill.err
+    assert str(facts(backfill.run)["audit_date"]) == "2026-11-01"
+    assert night.books.current == tonight.run
+
+
+def test_a_run_begun_by_a_clock_that_was_ahead_is_not_gone_on_with(night: Night) -> None:
+    killed = night.run(set_up="tests.nights:in_three_days,tests.nights:killed_half_way")
+    assert killed.code == -signal.SIGKILL
+    ended = night.run()
+
+    assert "by a clock that was ahead" in ended.err
+    assert facts(ended.run)["audit_date"] == datetime.now(UTC).date()
+
+
+def test_a_log_that_was_damaged_is_said_and_what_is_intact_is_gone_on_with(night: Night) -> None:
+    half_done(night)
+    log = journal_of(night).with_name(f"{journal_of(night).name}-wal")
+    content = bytearray(log.read_bytes())
+    content[len(content) // 4] ^= 1
+    log.write_bytes(content)
+    ended = night.run()
+
+    assert ended.code == 4
+    assert "is damaged; a copy is" in ended.err
+    assert "going on with the unfinished run" in ended.err
+    night.books.check()
+
+
+def test_a_log_that_is_gone_is_said_where_no_run_is_left(night: Night) -> None:
+    half_done(night)
+    journal_of(night).write_bytes(b"")
+    ended = night.run()
+
+    assert ended.code == 4
+    assert "the journal is set aside as" in ended.err
+    assert "it holds no run" in ended.err
 
 
 def test_a_run_that_was_published_is_told_once_more_on_the_same_day(night: Night) -> None:

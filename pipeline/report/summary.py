@@ -22,6 +22,7 @@ from pipeline.triples import BadLine
 SHOWN_ROWS = 200
 SHOWN_CLUSTERS = 1000
 SHOWN_NOTICES = 20
+_SHOWN_KINDS = 3
 
 SUMMARY_VERSION = 1
 
@@ -166,7 +167,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     excused_count: int
     duration_s: float
     laws: tuple[Law, ...]
-    shortfalls: tuple[str, ...]
+    shortfalls: tuple[str, ...] = ()
     notices: tuple[str, ...]
     projects: tuple[ProjectCounts, ...]
     clusters: tuple[Cluster, ...]
@@ -241,6 +242,16 @@ class Tally:
             self._notices[text] = None
         else:
             self._has_more_notices = True
+
+    @property
+    def unknown_kinds(self) -> str:
+        """Why triples could not be determined, in numbers, the most frequent first."""
+        kinds = [
+            f"{count:,} {kind}"
+            for (verdict, kind), count in self._kinds.most_common()
+            if verdict is Verdict.INCONCLUSIVE
+        ]
+        return ", ".join([*kinds[:_SHOWN_KINDS], *(["…"] if len(kinds) > _SHOWN_KINDS else [])])
 
     def _add_cluster(self, cluster: Cluster) -> None:
         """Keep clusters with trouble before those without."""
@@ -428,7 +439,7 @@ def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
         else "",
     ]
     unknown = [
-        _n(counts.inconclusive_count, "triple") + " could not be determined"
+        f"{_n(counts.inconclusive_count, 'triple')} could not be determined ({tally.unknown_kinds})"
         if counts.inconclusive_count
         else "",
         _n(facts.bad_line_count, "input line") + " could not be used"

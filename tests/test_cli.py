@@ -532,7 +532,7 @@ def test_full_disk(atlas: Served, tmp_path: Path) -> None:
     limited = (
         "import resource, signal, sys;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000));"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
         "sys.argv[0] = 'checkpoint-audit';"
         "from pipeline.__main__ import main; main()"
     )

@@ -10,9 +10,13 @@ import os
 import signal
 import sys
 import traceback
+from datetime import UTC, datetime
 from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
+
+#: The signal that was raised as `Interrupted`, if any.
+_raised: list[int] = []
 
 
 def main() -> NoReturn:
@@ -49,6 +53,8 @@ def _open_streams() -> None:
 
 
 def _run() -> int:
+    import pipeline.errors  # noqa: F401 - whole before a signal can want it
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # Started by nohup, a terminal that goes ends nothing.
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
@@ -63,6 +69,7 @@ def _run() -> int:
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
     from pipeline.errors import Interrupted
 
+    _raised.append(number)
     raise Interrupted(number)
 
 
@@ -77,11 +84,22 @@ def _code_of(ending: SystemExit) -> int:
 
 def _say(error: BaseException) -> int:
     """Say on stderr, in one last line, what ended the run and what to do; gives the exit code."""
+    _ignore_signals()
     try:
-        from pipeline.errors import AuditError, exit_code_of
+        from pipeline.errors import AuditError, Interrupted, exit_code_of
+
+        if _raised and isinstance(error, ImportError):
+            # An extension in C has made its own error of the signal that came while it began.
+            error = Interrupted(_raised[0])
+        if isinstance(error, KeyboardInterrupt):  # before the signals were in place
+            error = Interrupted(signal.SIGINT)
+        code = exit_code_of(error)
+        if isinstance(error, Interrupted) and "pipeline.talk" not in sys.modules:
+            # What was half imported when the signal came may never be imported again.
+            _say_plainly(code, f"exit {code}: {error}; what to do: {error.hint}", error.hint)
+            return code
         from pipeline.talk import say_end
 
-        code = exit_code_of(error)
         if not isinstance(error, AuditError):
             say_end(code, f"a fault of this program: {type(error).__name__}: {error}", error=error)
         else:
@@ -92,17 +110,32 @@ def _say(error: BaseException) -> int:
     return code
 
 
+def _ignore_signals() -> None:
+    """From here on the end is known; one more signal must not end it in the middle of its words."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _say_broken(error: BaseException) -> None:
-    """Say it without anything of this program, in one line where that is asked for."""
+    """Say that not even the words of an end could be imported."""
+    if not _is_json() and "--quiet" not in sys.argv:
+        traceback.print_exception(error)
     why = f"{type(error).__name__}: {error}"
-    text = f"exit 70: the installation is broken ({why}); reinstall it"
-    if "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv):
-        text = json.dumps({"level": "error", "message": text, "exit_code": 70})
-    else:
-        if "--quiet" not in sys.argv:
-            traceback.print_exception(error)
-        text = f"checkpoint-audit: {text}"
-    sys.stderr.write(text + "\n")
+    _say_plainly(70, f"exit 70: the installation is broken ({why}); reinstall it", "reinstall it")
+
+
+def _say_plainly(code: int, text: str, hint: str) -> None:
+    """Say the last line as `talk` would, without it."""
+    line = f"checkpoint-audit: {text}"
+    if _is_json():
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        said = {"at": at, "level": "error", "message": text, "exit_code": code, "hint": hint}
+        line = json.dumps(said)
+    sys.stderr.write(line + "\n")
+
+
+def _is_json() -> bool:
+    return "--log-format=json" in sys.argv or ("--log-format", "json") in pairwise(sys.argv)
 
 
 def _close_stdout() -> None:

@@ -40,6 +40,7 @@ from pipeline.options import (
     OutputDir,
     Quiet,
     Timeout,
+    is_audit_name,
     read_audit_date,
     read_audit_name,
     read_deadline,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from pipeline.publication import Published
     from pipeline.published import PublishedRun
     from pipeline.reach import Reach
+    from pipeline.runs import AuditFolder
     from pipeline.settings import Settings
     from pipeline.simulator import BucketRules, FaultPlan, Fleet
     from pipeline.simulator.server import Simulator
@@ -189,10 +191,12 @@ def run(
     from pipeline.transport import proxy_for, read_base_url
 
     _set_up_talk(log_format, quiet=quiet)
-    _check_subject(complete, input_, [audit_name, audit_date, max_input_age])
-    parent = _parent(complete, output_dir)
-    name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
-    with watched(AuditFolder(output_dir, name), metrics_file, os.environ) as ending:
+    of_an_input = (audit_name, audit_date, max_input_age, min_triples, accept_drop)
+    _check_subject(complete, input_, of_an_input)
+    with watched(_known_folder(output_dir, complete), metrics_file, os.environ) as ending:
+        parent = _parent(complete, output_dir)
+        name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
+        ending.folder = AuditFolder(output_dir, name)
         address = read_base_url(base_url)
         _check_address(parent, address)
         settings = Settings(
@@ -218,6 +222,7 @@ def run(
             strict=strict,
         )
         log.info("asking %s as %s %s", address, settings.credentials.kind, settings.credentials.id)
+        _say_deadline(settings.deadline)
         watcher = talk.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
         published = run_loop(
             _audit(
@@ -228,19 +233,28 @@ def run(
             )
         )
         code = _final_code(published, exit_zero=exit_zero)
-        ending.published(code, f"{published.summary.answer}: {published.summary.headline}")
-    _report(published, code, quiet=quiet)
+        ending.published(code, _words(published))
+    _report(published, code, quiet=quiet, hint=_hint(published))
     raise typer.Exit(code)
 
 
-def _check_subject(complete: str, input_: str, of_an_input: list[str]) -> None:
+def _check_subject(complete: str, input_: str, of_an_input: tuple[object, ...]) -> None:
     """Raise a usage error unless there is one thing to audit."""
     if not complete and not input_:
         raise typer.BadParameter("give an INPUT, or --complete RUN")
     if complete and (input_ or any(of_an_input)):
         raise typer.BadParameter(
-            "--complete RUN takes INPUT, its age, audit name and date from RUN: give none of them"
+            "--complete RUN takes the input, what is expected of it, audit name and date from RUN: "
+            "give none of them"
         )
+
+
+def _known_folder(output_dir: Path, complete: str) -> "AuditFolder | None":
+    """Give the folder of the audit whose current run is to be completed, if it is there."""
+    from pipeline.runs import AuditFolder
+
+    is_there = is_audit_name(complete) and (output_dir / complete).is_dir()
+    return AuditFolder(output_dir, complete) if is_there else None
 
 
 def _parent(named: str, output_dir: Path) -> "PublishedRun | None":
@@ -256,6 +270,12 @@ def _check_address(parent: "PublishedRun | None", address: str) -> None:
             f"{parent.run_id} asked {parent.manifest.base_url}, and this would ask {address}",
             hint="give the same --base-url: answers of two places are not one run",
         )
+
+
+def _say_deadline(deadline: datetime | None) -> None:
+    """Say which moment is meant: a time of day that has just passed is tomorrow's."""
+    if deadline is not None:
+        log.info("the deadline is %s UTC", f"{deadline:%Y-%m-%d %H:%M}")
 
 
 def _set_up_talk(log_format: LogFormat, *, quiet: bool) -> None:
@@ -314,8 +334,26 @@ def _final_code(published: "Published", *, exit_zero: bool) -> int:
     return _exit_zero(code) if exit_zero else code
 
 
-def _report(published: "Published", code: int, *, quiet: bool) -> None:
-    """Say how a published run ended."""
+def _words(published: "Published") -> str:
+    """The answer of a published run, and before it what else whoever loads it has to know."""
+    said = f"{published.summary.answer}: {published.summary.headline}"
+    return said if published.is_current else f"{_NOT_CURRENT}. {said}"
+
+
+_NOT_CURRENT = "published, but not current: a later night's run is, or another of this night"
+
+
+def _hint(published: "Published") -> str:
+    """What to do about triples that could not be determined; nothing where there are none."""
+    summary = published.summary
+    if not summary.counts.inconclusive_count:
+        return ""
+    named = summary.run.audit_name if published.is_current else summary.run.run_id
+    return f"later, `run --complete {named}` asks for just the inconclusive triples again"
+
+
+def _report(published: "Published", code: int, *, quiet: bool, hint: str = "") -> None:
+    """Say how a published run ended, and what to do if there is something."""
     from pipeline import talk
 
     summary = published.summary
@@ -337,11 +375,9 @@ def _report(published: "Published", code: int, *, quiet: bool) -> None:
     )
     for notice in summary.notices:
         log.warning("%s", notice)
-    if not published.is_current:
-        log.warning("published, but not current: a later night's run is, or another of this night")
     report = published.path / "report.html"
     digest = f"manifest sha256:{published.manifest_sha256}"
-    talk.say_end(code, f"{summary.answer}: {summary.headline} Report: {report} ({digest})")
+    talk.say_end(code, f"{_words(published)} Report: {report} ({digest})", hint=hint)
     if code or not quiet:
         _print(str(published.path))
 

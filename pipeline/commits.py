@@ -164,7 +164,11 @@ def unusable(path: Path, error: Exception) -> OutputsUnwritable:
     """Say what stands against using a journal."""
     if isinstance(error, sqlite3.Error) and _is_damage(path, error):
         return damaged(path, str(error))
-    return OutputsUnwritable(f"the journal {path} cannot be written: {error}")
+    return OutputsUnwritable(
+        f"the journal {path} cannot be written: {error}",
+        hint="make room, or mend the permissions, then start the same command again: "
+        "what was answered is kept",
+    )
 
 
 def _is_damage(path: Path, error: sqlite3.Error) -> bool:

@@ -2,7 +2,8 @@
 
 Every end of `run` passes through `watched`, which knows the final exit code, whether the run
 published something, failed before it began, or was stopped. Only a command line that is not
-understood, the audit's name included, ends before: nobody could say whose end it was.
+understood ends before. An end before it is known which audit it is of is told to the healthcheck
+alone: metrics and notes are an audit's.
 """
 
 import logging
@@ -27,9 +28,10 @@ _WORDS = 500
 class Ending:
     """One run that is watched. Tell it what becomes known; how it ended is then told to others."""
 
-    def __init__(self, folder: AuditFolder, metrics_file: Path | None) -> None:
+    def __init__(self, folder: AuditFolder | None, metrics_file: Path | None) -> None:
+        """`folder` is that of the audit; None as long as it is not known."""
+        self.folder = folder
         self.pings: Pings | None = None
-        self._folder = folder
         self._metrics_file = metrics_file
         self._code: int = ExitCode.PROGRAM_FAULT
         self._words = ""
@@ -56,18 +58,23 @@ class Ending:
         _ignore_signals()
         if self._code == ExitCode.ALREADY_RUNNING:
             return  # the run that holds the audit will tell how it ends
-        if not self._is_noted and self._folder.path.is_dir():
-            self._note()
-        if self._metrics_file is not None:
-            write_metrics(self._metrics_file, self._folder, datetime.now(UTC), self._code)
+        if self.folder is not None:
+            self._keep(self.folder)
         if self.pings is not None:
             self.pings.end(self._code, shown(f"exit {self._code}: {self._words}")[:_WORDS])
 
-    def _note(self) -> None:
+    def _keep(self, folder: AuditFolder) -> None:
+        """Write down what belongs to the audit."""
+        if not self._is_noted and folder.path.is_dir():
+            self._note(folder)
+        if self._metrics_file is not None:
+            write_metrics(self._metrics_file, folder, datetime.now(UTC), self._code)
+
+    def _note(self, folder: AuditFolder) -> None:
         """Note an end that came before the audit could note its start."""
         at = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            self._folder.note(
+            folder.note(
                 event="end", at=at, exit_code=self._code, published=False, error=self._words
             )
         except AuditError as trouble:
@@ -76,9 +83,11 @@ class Ending:
 
 @contextmanager
 def watched(
-    folder: AuditFolder, metrics_file: Path | None, environ: Mapping[str, str]
+    folder: AuditFolder | None, metrics_file: Path | None, environ: Mapping[str, str]
 ) -> Iterator[Ending]:
     """Watch a run of the audit in `folder`: whichever way the block ends, it is told.
+
+    Where the audit is not known yet, `Ending.folder` is to be set once it is.
 
     Raises `ConfigurationWrong` for an address of a healthcheck that cannot be used.
     """

@@ -6,8 +6,10 @@ Nothing is taken from the file as it was: what is said of the last runs comes fr
 outputs, so that it is true again after the file was lost, and kept after a run that failed.
 """
 
+import errno
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -31,6 +33,14 @@ class ClusterFigures(msgspec.Struct, frozen=True):
     group_id: str
     cluster_name: str
     newest_restorable_at: datetime | None
+    inconclusive_count: int
+
+    @property
+    def is_restorable(self) -> bool | None:
+        """Whether it has a restorable checkpoint; None where one may be among the undetermined."""
+        if self.newest_restorable_at is not None:
+            return True
+        return None if self.inconclusive_count else False
 
 
 class CountFigures(msgspec.Struct, frozen=True):
@@ -147,9 +157,13 @@ def _of_clusters(figures: Figures) -> Iterator[_Metric]:
     ]
     yield _Metric(
         "cluster_restorable",
-        "1: the run saw a restorable checkpoint of the cluster. 0: it saw none.",
+        "1: the run saw a restorable checkpoint of the cluster. 0: it saw none, and judged all.",
         labels,
-        [(name, cluster.newest_restorable_at is not None) for cluster, name in names.items()],
+        [
+            (name, cluster.is_restorable)
+            for cluster, name in names.items()
+            if cluster.is_restorable is not None
+        ],
     )
     yield _Metric(
         "cluster_newest_restorable_timestamp_seconds",
@@ -199,7 +213,13 @@ def _say(message: str, *values: object) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put the text in place of the file at once; a collector reads only what ends in .prom."""
+    """Put the text in place of the file at once; a collector reads only what ends in .prom.
+
+    A link stays, and what it leads to is replaced; what is no file, as a device, is not.
+    """
+    path = Path(os.path.realpath(path))
+    if os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     draft = Path(name)
     try:

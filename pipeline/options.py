@@ -144,6 +144,10 @@ def read_deadline(text: str, now: datetime) -> datetime | None:
     `ConfigurationWrong`.
     """
     found = re.fullmatch(r"(\d\d):(\d\d)(Z|[+-]\d\d:\d\d|\+[A-Za-z][\w/+-]*)", text, re.ASCII)
+    if found is None and ":" in text:
+        raise ConfigurationWrong(
+            f"--deadline {text!r} is not a time of day with its zone", hint=_DEADLINES
+        )
     if found is None:
         duration = read_duration("--deadline", text)
         return now + duration if duration is not None else None
@@ -152,13 +156,16 @@ def read_deadline(text: str, now: datetime) -> datetime | None:
     except (ValueError, ZoneInfoNotFoundError) as error:
         raise ConfigurationWrong(
             f"--deadline {text!r} is not a time of day: {error}",
-            hint="write it as 06:30Z, 06:30+02:00 or 06:30+Europe/Berlin, or as a duration: 90m",
+            hint=_DEADLINES,
         ) from error
     today = now.astimezone(zone).date()
     deadline = datetime.combine(today, clock, zone)
     if deadline <= now:
         deadline = datetime.combine(today + timedelta(days=1), clock, zone)
     return deadline.astimezone(UTC)
+
+
+_DEADLINES = "write it as 06:30Z, 06:30+02:00 or 06:30+Europe/Berlin, or as a duration: 90m"
 
 
 def _zone(text: str) -> tzinfo:
@@ -173,13 +180,18 @@ def _zone(text: str) -> tzinfo:
 _AUDIT_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
+def is_audit_name(text: str) -> bool:
+    """Whether an audit can have this name."""
+    return _AUDIT_NAME.fullmatch(text) is not None
+
+
 def read_audit_name(name: str, source: str) -> str:
     """Check the name given, or make one of the input's stem.
 
     Raises `ConfigurationWrong`.
     """
     if name:
-        if not _AUDIT_NAME.fullmatch(name):
+        if not is_audit_name(name):
             raise ConfigurationWrong(
                 f"--audit-name {name!r} is not a name",
                 hint="use up to 40 of a-z, 0-9 and -, a letter or digit first",

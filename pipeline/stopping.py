@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from pipeline.errors import Interrupted
+from pipeline.talk import say_end_at_once
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,9 @@ class Stopping:
     A hangup is a signal like the others, unless nohup has it ignored.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, hint: str = Interrupted.hint) -> None:
+        """`hint` says what to do after a stop at once."""
+        self._hint = hint
         self._is_over = False
         self._seen = 0
 
@@ -43,6 +46,8 @@ class Stopping:
         if self._is_over:
             return
         if self._seen:
+            said = "stopped at once by a second signal"
+            say_end_at_once(128 + number, said, hint=self._hint)
             os._exit(128 + number)
         self._seen = number
         self._loop.call_soon_threadsafe(self._stop_gently)
@@ -61,7 +66,7 @@ async def stoppable(work: Coroutine[Any, Any, T], *, hint: str) -> T:
         numbers.append(number)
         task.cancel()
 
-    stopping = Stopping()
+    stopping = Stopping(hint=hint)
     stopping.begin(stop)
     try:
         return await task

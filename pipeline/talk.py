@@ -6,6 +6,8 @@ no line, nor a traceback, ever holds a secret that was announced with `hide`.
 
 import json
 import logging
+import os
+import select
 import sys
 import threading
 import time
@@ -187,10 +189,35 @@ def say_end(code: int, message: str, *, hint: str = "", error: BaseException | N
     if not logging.getLogger().handlers:
         log_format, quiet = wanted_by(sys.argv)
         set_up(log_format=log_format, quiet=quiet)
-    text = f"exit {code}: {message}" + (f"; what to do: {hint}" if hint else "")
+    text = _end_text(code, message, hint)
     level = logging.ERROR if code else logging.INFO
     trace = (type(error), error, error.__traceback__) if error else None
     log.log(level, "%s", text, exc_info=trace, extra={"fields": {"exit_code": code, "hint": hint}})
+
+
+def say_end_at_once(code: int, message: str, *, hint: str) -> None:
+    """Say the last line of an end that is not 0 from within a signal handler.
+
+    Whatever the signal came upon may hold the locks of logging and of the stream, so the line goes
+    past both; and where nobody takes it, it is not waited for.
+    """
+    record = logging.LogRecord(
+        log.name, logging.ERROR, __file__, 0, "%s", (_end_text(code, message, hint),), None
+    )
+    record.fields = {"exit_code": code, "hint": hint}
+    handlers = logging.getLogger().handlers
+    line = handlers[0].format(record) if handlers else record.getMessage()
+    # A live bar has left the cursor behind it.
+    start = "\n" if os.isatty(2) else ""
+    try:
+        if select.select([], [2], [], 0)[1]:
+            os.write(2, f"{start}{line}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        return  # nobody can be told
+
+
+def _end_text(code: int, message: str, hint: str) -> str:
+    return f"exit {code}: {message}" + (f"; what to do: {hint}" if hint else "")
 
 
 class Lines(Watcher):

@@ -1,6 +1,9 @@
 """Completing a run: what was inconclusive is asked for, all the rest is taken over."""
 
+import json
+import re
 import signal
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from pipeline.errors import InputUnusable
 from pipeline.journal import Journal
 from pipeline.simulator import FaultPlan
 from tests.doubles import ref, reply
-from tests.durability import rows, table
+from tests.durability import Ended, rows, table
 from tests.nights import NO_FAULTS, Night, facts, summary
 
 
@@ -118,7 +121,51 @@ def test_a_run_that_is_not_current_is_completed_beside_it(night: Night) -> None:
 
     assert facts(ended.run)["parent_run_id"] == first.run.name
     assert night.books.current == second.run
-    assert "published, but not current" in ended.err
+    assert last_line(ended).startswith(
+        f"checkpoint-audit: exit {ended.code}: published, but not current: "
+    )
+    # By the audit's name, the current run would be completed.
+    assert last_line(ended).endswith(f"; what to do: {to_complete(ended.run.name)}")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_the_last_line_says_how_to_complete_a_run(log_format: str, night: Night) -> None:
+    night.down(0)
+    ended = night.run("--quiet", "--log-format", log_format)
+    (line,) = ended.err.splitlines()
+    hint = to_complete("nightly")
+
+    if log_format == "json":
+        assert json.loads(line)["hint"] == hint
+        line = "checkpoint-audit: " + json.loads(line)["message"]
+    form = (
+        r"checkpoint-audit: exit 4: No: .* Report: \S+ \(manifest sha256:\w{64}\); what to do: (.*)"
+    )
+    found = re.fullmatch(form, line)
+    assert found is not None
+    assert found[1] == hint
+
+
+def test_a_whole_run_has_no_hint(night: Night) -> None:
+    ended = night.run()
+    assert "what to do" not in last_line(ended)
+
+
+def last_line(ended: Ended) -> str:
+    return ended.err.splitlines()[-1]
+
+
+def to_complete(name: str) -> str:
+    return f"later, `run --complete {name}` asks for just the inconclusive triples again"
+
+
+def test_a_start_says_its_deadline(night: Night) -> None:
+    """A time of day that has passed is tomorrow's."""
+    moment = datetime.now(UTC) - timedelta(hours=2)
+    ended = night.run("--deadline", f"{moment:%H:%M}Z")
+    wanted = moment + timedelta(days=1)
+
+    assert f"the deadline is {wanted:%Y-%m-%d %H:%M} UTC\n" in ended.err
 
 
 def test_damaged_evidence_completes_nothing(night: Night) -> None:

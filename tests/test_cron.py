@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from datetime import date
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.published import Current
 from pipeline.runs import AuditFolder
 from tests.healthcheck import KEY, Listener, listening
 from tests.test_cli import (
@@ -330,6 +332,139 @@ def test_a_stop_before_the_input_is_read(atlas: Served, check: Listener, tmp_pat
     assert metrics(metrics_file)["last_exit_code"] == 143
     assert [ping.path for ping in check.came] == [f"/{KEY}/start", f"/{KEY}/143"]
     assert attempts(tmp_path / "x")[-1]["exit_code"] == 143
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "is_known"),
+    [
+        (("--complete", "nope"), 66, False),
+        (("--complete", "../some"), 66, False),
+        (("--complete", "some"), 65, True),
+        (("--complete", "bare"), 66, True),
+        (("in.csv", "--audit-name", "NO NAME"), 78, False),
+    ],
+)
+def test_an_end_before_the_audit_is_known_is_told(
+    options: tuple[str, ...],
+    code: int,
+    is_known: bool,
+    atlas: Served,
+    check: Listener,
+    tmp_path: Path,
+) -> None:
+    """The healthcheck hears of it; metrics and notes are kept where the audit's name was given."""
+    run_id = "20261120T030000Z-some-7f3a9c"
+    run = tmp_path / "some/runs" / run_id
+    run.mkdir(parents=True)
+    (run / "manifest.json").write_text("{", "utf-8")
+    folder = AuditFolder(tmp_path, "some")
+    folder.prepare()
+    folder.point(Current(run_id, date(2026, 11, 20), f"runs/{run_id}", "0" * 64, 0, "1"))
+    (tmp_path / "bare").mkdir()
+    metrics_file = tmp_path / "audit.prom"
+    ended = command(
+        *("run", *options),
+        *("--output-dir", tmp_path, "--metrics-file", metrics_file),
+        env={**atlas.env, "CHECKPOINT_AUDIT_PING_URL": check.url},
+    )
+
+    assert ended.code == code, ended.err
+    assert [ping.path for ping in check.came] == [f"/{KEY}/{code}"]
+    assert check.came[0].body.startswith(f"exit {code}: ")
+    assert metrics_file.exists() is is_known
+    if is_known:
+        assert metrics(metrics_file)["last_exit_code"] == code
+        (noted,) = attempts(tmp_path / options[1])
+        assert (noted["event"], noted["exit_code"], noted["published"]) == ("end", code, False)
+
+
+# --- signals at the worst moments ---------------------------------------------------------------
+
+WHILE_IMPORTING = """
+import os, signal, sys
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            sys.meta_path.remove(self)
+            {stop}
+
+sys.meta_path.insert(0, Finder())
+from pipeline.__main__ import main
+main()
+"""
+STOP = "os.kill(os.getpid(), signal.{name})"
+STOPPED_BY = ("SIGINT", "SIGTERM", "SIGHUP")
+STOPS = {
+    "as it is": STOP,
+    "told as something else": f"""
+            try:
+                {STOP}
+            except Exception:
+                raise ImportError("it cannot begin") from None
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "stop"),
+    [
+        # After this one aiohttp cannot be imported any more.
+        *((name, "aiohttp.tracing", stop) for name in STOPPED_BY for stop in STOPS),
+        # The signals are not in place, and only this one raises.
+        ("SIGINT", "pipeline.errors", "as it is"),
+    ],
+)
+@pytest.mark.usefixtures("_hangups_are_heard")
+def test_a_signal_while_libraries_are_imported(
+    name: str, module: str, stop: str, atlas: Served, tmp_path: Path
+) -> None:
+    """The code of the signal and one line with its hint; what is half imported is left alone."""
+    code = WHILE_IMPORTING.format(module=module, stop=STOPS[stop].format(name=name))
+    program = (sys.executable, "-c", code)
+    args = ("run", atlas.triples, "--output-dir", tmp_path)
+    number = signal.Signals[name]
+    ended = command(*args, env=atlas.env, program=program)
+    as_json = command(*args, "--log-format", "json", env=atlas.env, program=program)
+    message = (
+        f"exit {128 + number}: stopped by signal {number:d}; what to do: "
+        "start the same command again to go on where it stopped"
+    )
+
+    assert ended == Ended(128 + number, "", f"checkpoint-audit: {message}\n")
+    assert as_json.code == 128 + number
+    (line,) = map(json.loads, as_json.err.splitlines())
+    assert (line["message"], line["exit_code"]) == (message, 128 + number)
+    assert line["hint"] == message.partition("what to do: ")[2]
+
+
+@pytest.mark.parametrize("command_name", ["run", "discover"])
+@pytest.mark.parametrize("options", [(), ("--quiet",), ("--log-format", "json")])
+def test_a_second_signal_says_one_line(
+    options: tuple[str, ...], command_name: str, tmp_path: Path
+) -> None:
+    """The second comes while the first still waits for what is in flight; both are the launcher's.
+
+    A stop that is never done stands for one that takes its time.
+    """
+    stops = (
+        "import os, signal, pipeline.stopping as s\n"
+        "s.Stopping._stop_gently = lambda _: os.kill(os.getpid(), signal.SIGINT)\n"
+        "begin = s.Stopping.begin\n"
+        "s.Stopping.begin = lambda *a: (begin(*a), os.kill(os.getpid(), signal.SIGTERM))\n"
+        "from pipeline.__main__ import main; main()"
+    )
+    with simulating(tmp_path, "--latency", "30") as served:
+        args = [str(served.triples), "--output-dir", str(tmp_path)] if command_name == "run" else []
+        program = (sys.executable, "-c", stops)
+        ended = command(command_name, *args, *options, env=served.env, program=program)
+    said = json.loads(ended.last_line)["message"] if "json" in options else ended.last_line
+
+    assert ended.code == 130
+    assert said.removeprefix("checkpoint-audit: ").startswith(
+        "exit 130: stopped at once by a second signal; what to do: start the same command again"
+    )
+    assert len(ended.err.splitlines()) == 1 or "--quiet" not in options
 
 
 # --- two at a time ------------------------------------------------------------------------------

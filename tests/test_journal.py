@@ -1,6 +1,8 @@
 """The journal on real SQLite: what goes in comes out, whatever happens in between."""
 
+import errno
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -23,6 +25,7 @@ from hypothesis import strategies as st
 from pipeline import journal as module
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
 from pipeline.checkpoints import Checkpoint, CheckpointRef
+from pipeline.commits import unusable
 from pipeline.errors import JournalDamaged, OutputsUnwritable
 from pipeline.fetch import Item
 from pipeline.journal import Answered, Journal, Taken, Tally
@@ -500,6 +503,16 @@ def test_a_journal_that_cannot_be_opened(tmp_path: Path, place: Callable[[Path],
         Journal(path)
 
     assert not [each for each in threading.enumerate() if each.name == "journal"]
+
+
+def test_what_to_do_about_a_full_disk() -> None:
+    """What is kept is said: a run of hours is not lost."""
+    path = Path("a.journal")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    assert "make room" in unusable(path, full).hint
+    assert "what was answered is kept" in unusable(path, full).hint
+    assert "sets the journal aside" in unusable(path, sqlite3.DatabaseError("malformed")).hint
 
 
 def break_from_outside(path: Path) -> None:

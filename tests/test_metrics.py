@@ -54,7 +54,7 @@ def samples(text: str) -> Samples:
 
 
 def test_every_figure() -> None:
-    clusters = (ClusterFigures(GROUP, "bare", None), ClusterFigures(GROUP, "orders", NEWEST))
+    clusters = (ClusterFigures(GROUP, "bare", None, 0), ClusterFigures(GROUP, "orders", NEWEST, 2))
     text = metrics_text(End("nightly", NOW, 4, figures(*clusters, left_out=7), RUN_ENDED))
     bare, orders = (f"cluster_name={name},group_id={GROUP}" for name in ("bare", "orders"))
 
@@ -93,13 +93,22 @@ def test_before_the_first_published_run() -> None:
 
 def test_two_projects_may_have_clusters_of_one_name() -> None:
     clusters = (
-        ClusterFigures("a" * 24, "orders", NEWEST),
-        ClusterFigures("b" * 24, "orders", None),
+        ClusterFigures("a" * 24, "orders", NEWEST, 0),
+        ClusterFigures("b" * 24, "orders", None, 0),
     )
     found = samples(metrics_text(End("nightly", NOW, 0, figures(*clusters), None)))
 
     assert found[f"cluster_restorable{{cluster_name=orders,group_id={'a' * 24}}}"] == 1
     assert found[f"cluster_restorable{{cluster_name=orders,group_id={'b' * 24}}}"] == 0
+
+
+def test_a_cluster_of_which_too_little_is_known_is_neither() -> None:
+    """One of its undetermined checkpoints may be restorable; it is not said to have none."""
+    clusters = (ClusterFigures(GROUP, "away", None, 1), ClusterFigures(GROUP, "bare", None, 0))
+    found = samples(metrics_text(End("nightly", NOW, 4, figures(*clusters), None)))
+
+    restorable = {name: value for name, value in found.items() if "restorable" in name}
+    assert restorable == {f"cluster_restorable{{cluster_name=bare,group_id={GROUP}}}": 0}
 
 
 # --- from the outputs to the file ---------------------------------------------------------------
@@ -263,8 +272,49 @@ def test_a_file_that_cannot_be_written_is_said(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_stays(is_there: bool, folder: AuditFolder, tmp_path: Path) -> None:
+    """What it leads to is replaced, in its own folder."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    target, link = elsewhere / "audit.prom", tmp_path / "link.prom"
+    link.symlink_to("elsewhere/audit.prom")
+    if is_there:
+        target.write_text("old", "utf-8")
+
+    assert written(folder, link)["last_exit_code"] == 0
+    assert link.is_symlink()
+    assert not target.is_symlink()
+    assert list(elsewhere.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "loop", "empty"])
+def test_what_is_no_regular_file_stays(
+    kind: str,
+    folder: AuditFolder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As a device, or a pipe; an empty name is the folder that the process is in."""
+    monkeypatch.chdir(tmp_path)
+    path = Path() if kind == "empty" else tmp_path / "x.prom"
+    if kind == "fifo":
+        os.mkfifo(path)
+    if kind == "loop":
+        path.symlink_to(path)
+    before = path.lstat()
+    write_metrics(path, folder, NOW, 0)
+
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert caplog.messages == [
+        f"the metrics file {path} cannot be written: it is not a regular file"
+    ]
+
+
 def test_a_summary_as_runs_write_it(folder: AuditFolder, tmp_path: Path) -> None:
     """Newer summaries may say more; the fields that are needed are those of a real one."""
+    from pipeline.findings import Cluster
     from pipeline.report import Summary
     from pipeline.report.summary import Counts, RunFacts
 
@@ -273,11 +323,12 @@ def test_a_summary_as_runs_write_it(folder: AuditFolder, tmp_path: Path) -> None
     assert set(Figures.__struct_fields__) <= set(Summary.__struct_fields__)
     assert set(CountFigures.__struct_fields__) <= set(Counts.__struct_fields__)
     assert set(RunFigures.__struct_fields__) <= set(RunFacts.__struct_fields__)
+    assert set(ClusterFigures.__struct_fields__) <= set(Cluster.__struct_fields__)
 
 
 def test_ages_are_of_the_run_not_of_the_end(folder: AuditFolder, tmp_path: Path) -> None:
     """A night that fails makes no checkpoint older: the timestamp is there for that."""
-    made = figures(ClusterFigures(GROUP, "orders", RUN_ENDED - timedelta(seconds=5)))
+    made = figures(ClusterFigures(GROUP, "orders", RUN_ENDED - timedelta(seconds=5), 0))
     found = samples(metrics_text(End("nightly", NOW + timedelta(days=3), 69, made, None)))
 
     age = f"cluster_newest_restorable_age_seconds{{cluster_name=orders,group_id={GROUP}}}"

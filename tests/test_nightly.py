@@ -176,7 +176,7 @@ def own_metrics() -> set[str]:
         CountFigures(0, 0, 0, 0),
         True,
         1.0,
-        (ClusterFigures("5f" * 12, "orders", MOMENT),),
+        (ClusterFigures("5f" * 12, "orders", MOMENT, 0),),
         0,
     )
     text = metrics_text(End("nightly", MOMENT, 0, figures, MOMENT))

@@ -83,6 +83,16 @@ def test_a_deadline_that_is_none(text: str) -> None:
         read_deadline(text, NOON)
 
 
+@pytest.mark.parametrize(
+    "text", ["06:30", "6:30", "6:30Z", "06:30+0200", "06:30UTC", "06:30z", "24:00Z", "06:30+25:00"]
+)
+def test_a_time_of_day_that_is_none_is_no_failed_duration(text: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="is not a time of day") as caught:
+        read_deadline(text, NOON)
+
+    assert "06:30+Europe/Berlin" in caught.value.hint
+
+
 def test_standard_input_has_no_age() -> None:
     assert read_input_age("36h", "triples.csv") == timedelta(hours=36)
     with pytest.raises(ConfigurationWrong, match="no age"):

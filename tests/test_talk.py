@@ -2,10 +2,12 @@
 
 import json
 import logging
+import os
 import sys
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -190,3 +192,55 @@ def test_no_bar_among_lines_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert type(talk.watcher(no_progress=False, quiet=False)) is talk.Bar
     assert type(talk.watcher(no_progress=False, quiet=False, log_format="json")) is talk.Lines
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_an_end_in_a_signal_handler_waits_for_nobody(
+    log_format: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Another thread holds the log: a line by the usual way would wait for it, for ever."""
+    talk.hide("topsecret")
+    talk.set_up(log_format=log_format, quiet=True)
+    (handler,) = logging.getLogger().handlers
+    has, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with handler.lock:  # type: ignore[union-attr]
+            has.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    has.wait()
+    try:
+        talk.say_end_at_once(130, "stopped: topsecret", hint="go on")
+    finally:
+        done.set()
+        thread.join()
+    said = capfd.readouterr().err
+    message = "exit 130: stopped: [secret]; what to do: go on"
+
+    if log_format == "text":
+        assert said == f"checkpoint-audit: {message}\n"
+    else:
+        found = json.loads(said)
+        assert (found["message"], found["exit_code"], found["hint"]) == (message, 130, "go on")
+
+
+def test_an_end_in_a_signal_handler_does_not_wait_for_a_reader() -> None:
+    """Standard error is a pipe that is full, and nobody reads it."""
+    talk.set_up()
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    before = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        talk.say_end_at_once(130, "stopped", hint="go on")
+    finally:
+        os.dup2(before, 2)
+        for descriptor in (before, reader, writer):
+            os.close(descriptor)

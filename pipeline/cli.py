@@ -193,7 +193,8 @@ def run(
     _set_up_talk(log_format, quiet=quiet)
     of_an_input = (audit_name, audit_date, max_input_age, min_triples, accept_drop)
     _check_subject(complete, input_, of_an_input)
-    with watched(_known_folder(output_dir, complete), metrics_file, os.environ) as ending:
+    known = _known_folder(output_dir, complete, audit_name, input_)
+    with watched(known, metrics_file, os.environ) as ending:
         parent = _parent(complete, output_dir)
         name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
         ending.folder = AuditFolder(output_dir, name)
@@ -249,12 +250,17 @@ def _check_subject(complete: str, input_: str, of_an_input: tuple[object, ...]) 
         )
 
 
-def _known_folder(output_dir: Path, complete: str) -> "AuditFolder | None":
-    """Give the folder of the audit whose current run is to be completed, if it is there."""
+def _known_folder(output_dir: Path, complete: str, name: str, source: str) -> "AuditFolder | None":
+    """Give the audit's folder as far as the command line tells it; of one to complete, if there."""
     from pipeline.runs import AuditFolder
 
-    is_there = is_audit_name(complete) and (output_dir / complete).is_dir()
-    return AuditFolder(output_dir, complete) if is_there else None
+    if complete:
+        is_there = is_audit_name(complete) and (output_dir / complete).is_dir()
+        return AuditFolder(output_dir, complete) if is_there else None
+    try:
+        return AuditFolder(output_dir, read_audit_name(name, source))
+    except ConfigurationWrong:
+        return None  # raised again once the run is watched
 
 
 def _parent(named: str, output_dir: Path) -> "PublishedRun | None":
@@ -377,8 +383,9 @@ def _report(published: "Published", code: int, *, quiet: bool, hint: str = "") -
         log.warning("%s", notice)
     report = published.path / "report.html"
     digest = f"manifest sha256:{published.manifest_sha256}"
-    talk.say_end(code, f"{_words(published)} Report: {report} ({digest})", hint=hint)
-    if code or not quiet:
+    said = f"{_words(published)} Report: {report} ({digest})"
+    talk.say_end(code, said, hint=hint, is_notable=not published.is_current)
+    if code or not quiet or not published.is_current:
         _print(str(published.path))
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import InputUnusable
 from pipeline.journal import PAGES_AT_HAND, Journal, StoredReply, Taken
 from pipeline.listing import read_page
 from pipeline.outcomes import Failure, FailureKind, Verdict
-from pipeline.published import PublishedRun
+from pipeline.published import AS_IT_WAS, PublishedRun
 
 #: What is in memory at a time: rows, and fewer where these are larger together, in bytes. A reply
 #: may have megabytes.
@@ -83,7 +83,9 @@ def _take_replies(parent: PublishedRun, journal: Journal) -> int:
             journal.flush()
             size = 0
     if wanted is not None:
-        raise InputUnusable(f"the evidence of {parent.run_id} lacks reply {wanted.reply_id}")
+        raise InputUnusable(
+            f"the evidence of {parent.run_id} lacks reply {wanted.reply_id}", hint=AS_IT_WAS
+        )
     journal.flush()
     return count
 
@@ -92,7 +94,9 @@ def _definite(parent: PublishedRun, journal: Journal) -> Iterator[_Definite]:
     rows = zip(journal.triples(), _rows(parent, "outcomes", _OF_AN_OUTCOME), strict=True)
     for (triple_id, ref), (*key, verdict, reply_id, kind, attempts, fetched_by) in rows:
         if ref != CheckpointRef(*key):
-            raise InputUnusable(f"the outcomes of {parent.run_id} are not those of its input")
+            raise InputUnusable(
+                f"the outcomes of {parent.run_id} are not those of its input", hint=AS_IT_WAS
+            )
         if verdict != Verdict.INCONCLUSIVE:
             known = FailureKind(kind) if kind else None
             yield _Definite(triple_id, ref, reply_id, known, attempts, fetched_by)
@@ -135,7 +139,9 @@ class _Places:
         """Give the place of a triple; raises `InputUnusable` where its page does not show it."""
         place = self._on_page(definite.reply_id).get(definite.ref.checkpoint_id)
         if place is None:
-            raise InputUnusable(f"{definite.ref} is not in reply {definite.reply_id}")
+            raise InputUnusable(
+                f"{definite.ref} is not in reply {definite.reply_id}", hint=AS_IT_WAS
+            )
         return place
 
     def _read(self, reply_id: int) -> dict[str | None, int]:

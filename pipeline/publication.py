@@ -23,7 +23,7 @@ from pipeline.findings import RULES_VERSION, Judgement
 from pipeline.intake import KeptInput
 from pipeline.journal import Journal
 from pipeline.policy import Policy
-from pipeline.published import Current, read_run, sha256_of
+from pipeline.published import AS_IT_WAS, Current, read_run, sha256_of
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.runs import AuditFolder
@@ -55,7 +55,7 @@ def read_published(path: Path) -> Published:
         summary = msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary)
         digest = sha256_of(path / "manifest.json")
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise InputUnusable(f"the run in {path} cannot be read: {error}") from error
+        raise InputUnusable(f"the run in {path} cannot be read: {error}", hint=AS_IT_WAS) from error
     return Published(path, summary, digest, is_current=True)
 
 

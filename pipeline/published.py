@@ -89,7 +89,7 @@ class PublishedRun(msgspec.Struct, frozen=True):
         """Give one file, as `files` does."""
         found = [file for file in self.manifest.files if file.path == path]
         if not found:
-            raise InputUnusable(f"the run {self.run_id} has no {path}", hint=_AS_IT_WAS)
+            raise InputUnusable(f"the run {self.run_id} has no {path}", hint=AS_IT_WAS)
         return self._checked(found[0])
 
     def _checked(self, file: File) -> Path:
@@ -98,14 +98,15 @@ class PublishedRun(msgspec.Struct, frozen=True):
             is_whole = sha256_of(path) == file.sha256
         except OSError as error:
             raise InputUnusable(
-                f"{path} cannot be read: {error.strerror}", hint=_AS_IT_WAS
+                f"{path} cannot be read: {error.strerror}", hint=AS_IT_WAS
             ) from error
         if not is_whole:
-            raise InputUnusable(f"{path} is not as it was published", hint=_AS_IT_WAS)
+            raise InputUnusable(f"{path} is not as it was published", hint=AS_IT_WAS)
         return path
 
 
-_AS_IT_WAS = "restore the run's folder from a copy"
+#: What to do about a run that is not as it was.
+AS_IT_WAS = "restore the run's folder from a copy"
 
 
 def read_run(path: Path) -> PublishedRun:
@@ -122,7 +123,7 @@ def read_run(path: Path) -> PublishedRun:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputMissing(f"there is no run in {path}", hint=_NAME_ONE) from error
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise InputUnusable(f"{manifest} cannot be read: {error}", hint=_AS_IT_WAS) from error
+        raise InputUnusable(f"{manifest} cannot be read: {error}", hint=AS_IT_WAS) from error
     return PublishedRun(path, read)
 
 
@@ -156,7 +157,7 @@ def find_run(output_dir: Path, named: str) -> PublishedRun:
         if (path / "manifest.json").exists():
             return read_run(path.resolve())
     if len(places) > 1:
-        raise InputMissing(f"{named!r} means {places[0]}, which is not there", hint=_AS_IT_WAS)
+        raise InputMissing(f"{named!r} means {places[0]}, which is not there", hint=AS_IT_WAS)
     raise InputMissing(f"there is no run {named!r} in {output_dir}", hint=_NAME_ONE)
 
 

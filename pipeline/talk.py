@@ -184,13 +184,23 @@ def _log_unraisable(args: "sys.UnraisableHookArgs") -> None:
     log.error("%s: %s", what, args.exc_type.__name__, exc_info=trace)
 
 
-def say_end(code: int, message: str, *, hint: str = "", error: BaseException | None = None) -> None:
-    """Say the last line: exit code, what happened, what to do."""
+def say_end(
+    code: int,
+    message: str,
+    *,
+    hint: str = "",
+    error: BaseException | None = None,
+    is_notable: bool = False,
+) -> None:
+    """Say the last line: exit code, what happened, what to do.
+
+    One that `is_notable` is said under --quiet after a 0 too.
+    """
     if not logging.getLogger().handlers:
         log_format, quiet = wanted_by(sys.argv)
         set_up(log_format=log_format, quiet=quiet)
     text = _end_text(code, message, hint)
-    level = logging.ERROR if code else logging.INFO
+    level = logging.ERROR if code else logging.WARNING if is_notable else logging.INFO
     trace = (type(error), error, error.__traceback__) if error else None
     log.log(level, "%s", text, exc_info=trace, extra={"fields": {"exit_code": code, "hint": hint}})
 

@@ -203,3 +203,15 @@ def test_keep_leaves_what_another_run_completes(night: Night) -> None:
 
 def test_usage_of_keep(night: Night) -> None:
     assert night.run("--keep", "0").code == 2
+
+
+def test_a_run_that_is_not_current_is_told_quietly_too(night: Night) -> None:
+    passing(night, 5)
+    night.run()
+    ended = night.run("--audit-date", "2026-11-01", "--quiet")
+
+    assert ended.code == 0
+    assert len(ended.err.splitlines()) == 1
+    assert "exit 0: published, but not current" in ended.err
+    assert ended.run in night.books.runs
+    assert (night.run("--quiet").err, night.run("--quiet").out) == ("", "")

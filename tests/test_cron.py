@@ -383,6 +383,9 @@ def test_an_end_before_the_audit_is_known_is_told(
 WHILE_IMPORTING = """
 import os, signal, sys
 
+# What a shell starts in the background ignores it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "{module}":

@@ -15,8 +15,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Self
-from zlib import crc32
+from typing import Any, NamedTuple, Self
 
 import msgspec
 import zstandard
@@ -35,6 +34,7 @@ from pipeline.outcomes import (
     microseconds,
     moment,
 )
+from pipeline.packing import COMMON_BODY, Packer, dictionary_of, digest, seal_of
 from pipeline.triples import BadLine, Fault, Triple
 
 #: Changes with every change of the tables below; a journal of another format is not gone on with.
@@ -150,25 +150,6 @@ INSERT INTO answers VALUES {} ON CONFLICT (triple_id) DO UPDATE SET
 WHERE excluded.reply_id IS NOT NULL OR answers.reply_id IS NULL
 """
 
-#: The dictionary does nearly all the work: higher levels take longer and save a twentieth.
-_LEVEL = -1
-
-#: What bodies of this API have in common, for the compressor: a body alone is too short to learn
-#: from. It is stored with every journal, so that a later version may change it.
-_COMMON_BODY: Final = (
-    b'{"error":404,"errorCode":"CHECKPOINT_NOT_FOUND","reason":"Not Found","parameters":[],'
-    b'"detail":"","badRequestDetail":{"fields":[]}}{"clusterId":"","completed":"2026-01-01T00:00:00Z",'
-    b'"groupId":"","id":"","links":[{"href":"https://cloud.mongodb.com/api/atlas/v2/groups/","rel":'
-    b'"self"}],"parts":[{"replicaSetName":"-shard-0","shardName":"-shard-0","tokenDiscovered":false,'
-    b'"tokenTimestamp":{"date":"2026-01-01T00:00:00Z","increment":1},"typeName":"CONFIG_SERVER"},'
-    b'{"replicaSetName":"-config-0","tokenDiscovered":true,"tokenTimestamp":{"date":'
-    b'"2026-01-01T00:00:00Z","increment":1},"typeName":"CONFIG_SERVER_REPLICA_SET"},'
-    b'{"replicaSetName":"-shard-0","shardName":"-shard-0","tokenDiscovered":true,"tokenTimestamp":'
-    b'{"date":"2026-01-01T00:00:00Z","increment":1},"typeName":"REPLICA_SET"}],"restorable":true,'
-    b'"started":"2026-01-01T00:00:00Z","timestamp":"2026-01-01T00:00:00Z"}'
-)
-
-
 _encode_labels = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -272,11 +253,11 @@ class Journal:
             self._db = on_failure.enter_context(closing(connect(path)))
             if not _has_tables(self._db):
                 _make_tables(self._db)
-            dictionary = _dictionary(self.fact("dictionary"))
+            dictionary = dictionary_of(self.fact("dictionary"))
             self._decompressor = zstandard.ZstdDecompressor(dict_data=dictionary)
             self._next_reply = self._number("SELECT coalesce(max(id), 0) + 1 FROM replies")
             self._pages: dict[int, StoredReply] = {}
-            self._writer = Committer(path, Packer(dictionary))
+            self._writer = Committer(path, Packer(dictionary, _KEEP_REPLIES))
             on_failure.pop_all()
 
     def __enter__(self) -> Self:
@@ -312,7 +293,7 @@ class Journal:
         """Keep facts about the run: its id, its dates, the input's header and so on."""
         with usable(self.path), transaction(self._db):
             self._db.executemany(_KEEP_FACT, facts.items())
-            self._db.execute(_KEEP_FACT, ("seal", _digest(self._db, _FACTS)))
+            self._db.execute(_KEEP_FACT, ("seal", digest(self._db, _FACTS)))
 
     def tally(self) -> Tally:
         """Count what is committed."""
@@ -347,11 +328,11 @@ class Journal:
         """SQLite itself has sums in its log only: a wrong byte in a value is told by these."""
         if self.fact("run_id"):  # else its input was not read, and nobody goes on with it
             for name, queries in (("input_seal", _INPUT), ("seal", _FACTS)):
-                if self.fact(name) != _digest(self._db, queries):
+                if self.fact(name) != digest(self._db, queries):
                     raise damaged(self.path, f"what is under its {name} is not what was written")
         for query in _SEALED:
             for *row, seal in self._db.execute(query):
-                if seal != _seal(row):
+                if seal != seal_of(row):
                     raise damaged(self.path, f"a row of its {query.split()[3]}, {row[0]}")
 
     def _number(self, query: str) -> int:
@@ -371,7 +352,7 @@ class Journal:
             self._db.execute(_FIND_DUPLICATES)
             self._db.execute(_KEEP_TRIPLES)
             self._db.execute("DROP TABLE staged")
-            self._db.execute(_KEEP_FACT, ("input_seal", _digest(self._db, _INPUT)))
+            self._db.execute(_KEEP_FACT, ("input_seal", digest(self._db, _INPUT)))
 
     def _staged(self, lines: Iterable[Triple | BadLine]) -> Iterator[Row]:
         """Rows of triples as they are read; bad lines are kept on the way."""
@@ -603,40 +584,6 @@ def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
     return (*key, stored.reply_id)
 
 
-class Packer:
-    """Compresses the bodies of a commit's replies together; adds sizes, digests and seals."""
-
-    def __init__(self, dictionary: zstandard.ZstdCompressionDict) -> None:
-        self._compressor = zstandard.ZstdCompressor(_LEVEL, dict_data=dictionary)
-
-    def __call__(self, statement: str, rows: Sequence[Row]) -> Sequence[Row]:
-        """Give the rows as they are stored."""
-        packed = self._packed(rows) if statement is _KEEP_REPLIES else rows
-        return [(*row, _seal(row)) for row in packed]
-
-    def _packed(self, rows: Sequence[Row]) -> Sequence[Row]:
-        bodies = [row[-1] for row in rows]
-        frames = self._compressor.multi_compress_to_buffer([*bodies, b"."])  # not all may be empty
-        return [
-            (*row[:-1], frames[n].tobytes(), len(body), hashlib.sha256(body).hexdigest())
-            for n, (row, body) in enumerate(zip(rows, bodies, strict=True))
-        ]
-
-
-def _seal(row: Sequence[Any]) -> int:
-    """A sum by which a row is told from one that was changed since."""
-    return crc32(msgspec.msgpack.encode(row))
-
-
-def _digest(db: sqlite3.Connection, queries: Iterable[str]) -> str:
-    """The SHA-256 of all rows that some queries give, hexadecimal."""
-    digest = hashlib.sha256()
-    for query in queries:
-        for row in db.execute(query):
-            digest.update(msgspec.msgpack.encode(row))
-    return digest.hexdigest()
-
-
 def _has_tables(db: sqlite3.Connection) -> bool:
     query = "SELECT count(*) FROM sqlite_master WHERE name = 'facts'"
     return bool(db.execute(query).fetchone()[0])
@@ -647,12 +594,8 @@ def _make_tables(db: sqlite3.Connection) -> None:
     with transaction(db):
         for statement in filter(str.strip, _SCHEMA.split(";")):
             db.execute(statement)
-        facts = {"format": FORMAT, "dictionary": _COMMON_BODY.decode()}
+        facts = {"format": FORMAT, "dictionary": COMMON_BODY.decode()}
         db.executemany(_KEEP_FACT, facts.items())
-
-
-def _dictionary(common: str) -> zstandard.ZstdCompressionDict:
-    return zstandard.ZstdCompressionDict(common.encode(), dict_type=zstandard.DICT_TYPE_RAWCONTENT)
 
 
 def _quoted(kinds: Iterable[FailureKind]) -> str:

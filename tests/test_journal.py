@@ -166,7 +166,7 @@ def test_a_journal_of_another_dictionary_can_be_read(
     path = tmp_path / "a.journal"
     with Journal(path) as journal:
         journal.record("checkpoint", REQUEST, error(404), None)
-    monkeypatch.setattr(module, "_COMMON_BODY", b"something else")
+    monkeypatch.setattr(module, "COMMON_BODY", b"something else")
     with Journal(path) as journal:
         journal.record("checkpoint", REQUEST, error(404), None)
         journal.flush()

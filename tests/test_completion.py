@@ -335,3 +335,13 @@ def test_large_replies_are_not_gathered(tmp_path: Path) -> None:
     assert sum(sizes) == 707
     assert sizes[:3] == [2, 2, 2]
     assert max(sizes) == 500
+
+
+def test_a_whole_run_that_is_not_current_is_told_as_such(night: Night) -> None:
+    first, second = night.run(), night.run()
+    ended = night.start("--complete", first.run.name)
+
+    assert ended.run == first.run
+    assert "nothing to complete" in ended.err
+    assert "published, but not current" in ended.err
+    assert "not current" not in night.start("--complete", second.run.name).err

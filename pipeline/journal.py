@@ -366,8 +366,10 @@ class Journal:
 
     def bad_lines(self) -> Iterator[BadLine]:
         """Give the bad lines in the input's order."""
-        for line, faults in self._rows("SELECT line, faults FROM bad_lines ORDER BY line"):
-            yield BadLine(line, msgspec.json.decode(faults, type=tuple[Fault, ...]))
+        with usable(self.path):
+            query = "SELECT line, faults FROM bad_lines ORDER BY line"
+            for line, faults in self._db.execute(query):
+                yield BadLine(line, msgspec.json.decode(faults, type=tuple[Fault, ...]))
 
     # --- asking ---
 

@@ -255,8 +255,7 @@ class Audit:
         finally:
             if timer is not None:
                 timer.cancel()
-        tally = journal.tally()
-        self._kept = f"{tally.answers:,} of {tally.triples:,} triples are answered and kept"
+        self._kept = journal.tally().kept
         self._check_signal()
         if self._is_expired:
             self._give_up(journal)
@@ -318,8 +317,6 @@ class Audit:
         async with reached(reach) as transport:
             self._collector = Collector(transport, journal, settings.asking, self._watcher.settled)
             await self._collector.run()
-
-    # --- publishing ---
 
 
 def _source(settings: Settings) -> str:

@@ -225,9 +225,8 @@ class Collector:
         return self._journal.record(purpose, request, reply, kind, triple_id)
 
     def _kept(self) -> str:
-        open_ones = sum(self._journal.pending_counts().values())
-        total = self._journal.tally().triples
-        return f"{total - open_ones:,} of {total:,} triples are answered and kept"
+        self._journal.flush()
+        return self._journal.tally().kept
 
     async def _settle(self, item: Item, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
@@ -246,6 +245,5 @@ class Collector:
         if not kinds.keys() <= UNAVAILABLE_KINDS:  # a checkpoint's kind is None
             return
         said = ", ".join(f"{count} × {kind}" for kind, count in kinds.items())
-        raise AtlasUnavailable(
-            f"Atlas answered nothing that this run asked: {said or 'in no time'}"
-        )
+        said = said or "no answer came before the deadline"
+        raise AtlasUnavailable(f"Atlas answered nothing that this run asked: {said}")

@@ -235,6 +235,11 @@ class Tally(msgspec.Struct, frozen=True):
     requests: int
     refusals: int
 
+    @property
+    def kept(self) -> str:
+        """How far the run is, in words."""
+        return f"{self.answers:,} of {self.triples:,} triples are answered and kept"
+
 
 class Journal:
     """One run's journal. Use as a context manager.

@@ -99,11 +99,12 @@ class AuditFolder:
 
     def check_room(self, needed: int) -> None:
         """Raise `OutputsUnwritable` where fewer than `needed` bytes are free."""
-        free = shutil.disk_usage(self.work).free
+        with writing(self.work):
+            free = shutil.disk_usage(self.work).free
         if free < needed:
             raise OutputsUnwritable(
                 f"{self.path} has {_size(free)} free, and this run needs about {_size(needed)}; "
-                "nothing was asked",
+                "nothing more was asked",
                 hint="make room, or name another folder with --output-dir; "
                 "then start the same command again",
             )
@@ -274,11 +275,11 @@ def remove_journal(path: Path) -> None:
 
 
 def copy_log_aside(path: Path) -> Path:
-    """Copy a journal's log to where `set_aside` puts such, and give that.
+    """Copy a journal's log to a name that nothing else takes, and give that.
 
     Raises `OutputsUnwritable`.
     """
-    aside = path.with_suffix(".damaged-wal")
+    aside = path.with_suffix(".damaged-log")
     with writing(aside):
         shutil.copyfile(path.with_name(f"{path.name}-wal"), aside)
     return aside

@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -25,6 +26,8 @@ from pipeline.settings import Settings
 from pipeline.wal import is_damaged
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 #: An unfinished run that is older is not gone on with unless its date is asked for.
 _RESUMABLE = timedelta(hours=36)
@@ -84,7 +87,7 @@ class Unfinished:
     def visible(self) -> list[tuple[Path, str]]:
         """Give the journals whose runs are published already, and these runs."""
         self._look_at_the_logs()
-        found = [(each.path, each.fact("run_id")) for each in self._others(None)]
+        found = self._of_others(None, lambda other: (other.path, other.fact("run_id")))
         return [(path, run_id) for path, run_id in found if (self._folder.runs / run_id).exists()]
 
     def _look_at_the_logs(self) -> None:
@@ -182,8 +185,6 @@ class Unfinished:
             return "it is published already"
         if journal.fact("format") != FORMAT:
             return f"version {journal.fact('tool_version')} journalled in another way"
-        if asked_date is not None and journal.fact("audit_date") != asked_date.isoformat():
-            return f"it is dated {journal.fact('audit_date')}"
         if date.fromisoformat(journal.fact("audit_date")) > self._now.date() + timedelta(days=1):
             return f"it is dated {journal.fact('audit_date')}, by a clock that was ahead"
         age = self._now - datetime.fromisoformat(journal.fact("started_at"))
@@ -211,12 +212,13 @@ class Unfinished:
 
     def _say_what_is_left(self, path: Path, sha256: str) -> None:
         """A run that was begun with another input is not forgotten without a word."""
-        for other in self._others(path, say=log.warning):
-            log.warning(
-                "%s, is left unfinished: it was begun %s; it is kept for a week",
-                _words(other),
-                self._difference(other, sha256),
-            )
+
+        def words(other: Journal) -> str:
+            difference = self._difference(other, sha256)
+            return f"{_words(other)}, is left unfinished: it was begun {difference}"
+
+        for said in self._of_others(path, words, say=log.warning):
+            log.warning("%s; it is kept for a week", said)
 
     def _difference(self, other: Journal, sha256: str) -> str:
         if other.fact("parent_run_id"):
@@ -229,19 +231,25 @@ class Unfinished:
 
     def parents(self, path: Path) -> frozenset[str]:
         """Give the runs that unfinished journals, but for the one at `path`, complete."""
-        return frozenset(other.fact("parent_run_id") for other in self._others(path)) - {""}
+        return frozenset(self._of_others(path, lambda other: other.fact("parent_run_id"))) - {""}
 
-    def _others(self, path: Path | None, say: Callable[..., None] = log.debug) -> Iterator[Journal]:
-        """Give every other journal of this audit that had read its input."""
+    def _of_others(
+        self, path: Path | None, read: Callable[[Journal], T], say: Callable[..., None] = log.debug
+    ) -> Iterator[T]:
+        """Read something of every other journal of this audit that had read its input.
+
+        One that cannot be read is said, and stops nobody: it may be of any other input.
+        """
         for each in sorted(self._folder.work.glob("*.journal")):
             if each == path:
                 continue
             try:
                 with Journal(each) as other:
-                    if other.fact("run_id"):
-                        yield other
+                    found = [read(other)] if other.fact("run_id") else []
             except AuditError as error:
                 say("an unfinished run is left alone: %s", error)
+            else:
+                yield from found
 
 
 def _date_of(path: Path) -> str:

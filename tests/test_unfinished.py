@@ -266,3 +266,17 @@ def test_an_answer_without_its_reply_is_found_before_anything_is_published(night
     assert night.books.runs == []
     assert night.run().code == 4
     night.books.check()
+
+
+def test_a_damaged_journal_of_another_input_stops_nobody(night: Night) -> None:
+    half_done(night)
+    with sqlite3.connect(journal_of(night)) as db:
+        db.execute("DROP TABLE answers")
+    db.close()
+    night.write(8)
+    ended = night.run("--keep", "1")
+
+    assert ended.code == 4
+    assert "an unfinished run is left alone" in ended.err
+    assert facts(ended.run)["triple_count"] == 8
+    night.books.check()

@@ -121,7 +121,7 @@ def test_room_that_is_known_to_end_is_said_first(
     ended = starter.start(*args, env=scene.atlas.env)
 
     assert ended.code == 73
-    assert "nothing was asked" in ended.err.splitlines()[-1]
+    assert "nothing more was asked" in ended.err.splitlines()[-1]
     assert not scene.atlas.asked
     disk.enlarge()
     ended = starter.start(*args, env=scene.atlas.env, set_up=["tests.durability:no_waits"])

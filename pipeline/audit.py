@@ -27,11 +27,11 @@ from pipeline.errors import (
     JournalDamaged,
     OutputsUnwritable,
 )
-from pipeline.findings import Judgement
 from pipeline.intake import KeptInput, printable
 from pipeline.journal import Journal, Tally
+from pipeline.judgements import Judgement
 from pipeline.outcomes import Outcome
-from pipeline.policy import Policy, default_policy
+from pipeline.policy import Policy
 from pipeline.pool import DRAIN_S
 from pipeline.population import Population, shortfalls
 from pipeline.publication import Published, Publisher, read_published
@@ -202,7 +202,7 @@ class Audit:
             log.warning("what is not needed any more is left to the next start: %s", error)
 
     async def _collect_and_publish(self, journal: Journal, kept: KeptInput) -> Published:
-        policy = default_policy()
+        policy = self._settings.policy
         tally, said = journal.tally(), self._shortfalls(journal, policy)
         self._watcher.started(journal.fact("run_id"), tally)
         for shortfall in said:

@@ -3,7 +3,7 @@
 import msgspec
 
 from pipeline.errors import ProgramFault
-from pipeline.findings import Judgement
+from pipeline.judgements import Judgement
 
 #: The column of a demo's input that says how each triple should end.
 EXPECTED = "expected_verdict"

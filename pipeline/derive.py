@@ -15,11 +15,13 @@ import msgspec
 
 from pipeline.atlas import read_item, read_reply
 from pipeline.bodies import read_documented
+from pipeline.changes import Changes
 from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.errors import ProgramFault
-from pipeline.findings import Judgement, judge
+from pipeline.findings import judge
 from pipeline.intake import read_header
 from pipeline.journal import PAGES_AT_HAND, Answered, Batch, Journal, StoredReply
+from pipeline.judgements import Judgement
 from pipeline.listing import Entry, read_page
 from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
@@ -51,11 +53,13 @@ def derive(
     staging: Staging,
     tally: Tally,
     see: Callable[[Judgement | None], None],
+    compare: Callable[[Staging], Changes | None] = lambda _: None,
 ) -> Summary:
     """Write everything but the manifest into `staging`; gives the summary that `tally` makes.
 
-    `see` is shown every judgement, and None now and then; it may raise to stop. Raises
-    `ProgramFault` where a law breaks.
+    `see` is shown every judgement, and None now and then; it may raise to stop. `compare` tells
+    what changed since an earlier run, when the tables are written. Raises `ProgramFault` where a
+    law breaks.
     """
     if is_loopback(urlsplit(facts.base_url).hostname or ""):
         tally.notice("The answers came from this machine itself: a simulator, or a proxy to Atlas.")
@@ -66,11 +70,12 @@ def derive(
         for stored in journal.replies_of_no_triple():
             tables.add_replies([stored])
         for answers in _by_cluster(_keep_evidence(journal.batches(), tables), tally):
-            judgement = judge(answers, policy)
+            judgement = judge(answers, policy, facts.started_at)
             see(judgement)
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
+    tally.changes = compare(staging)
     summary = tally.summary(facts, journal.bad_lines())
     _write_run(summary, staging)
     _check_rows(summary, staging, journal.reply_count())

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
 from pipeline.checkpoints import Anomaly
-from pipeline.findings import CHECKPOINT_RULES, CLUSTER_RULES
 from pipeline.outcomes import Verdict
 from pipeline.policy import Severity, default_policy
 from pipeline.report.advice import ADVICE
+from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
 from pipeline.tables import REPLIES, RUN_COLUMNS, SCHEMA_VERSION, TABLES, Table
 
 _INTRODUCTION = f"""\

@@ -12,6 +12,9 @@ import typer
 from pipeline.errors import ConfigurationWrong
 from pipeline.outcomes import FetchBy
 
+#: Where Atlas is, unless `--base-url` says otherwise.
+ATLAS = "https://cloud.mongodb.com"
+
 
 class LogFormat(StrEnum):
     """How lines on stderr look."""
@@ -66,6 +69,10 @@ Deadline = Annotated[
         help="Stop asking in time to publish before it: 90m, or 06:30Z, 06:30+02:00, "
         "06:30+Europe/Berlin. What was not asked is inconclusive; --complete asks it later.",
     ),
+]
+PolicyFile = Annotated[
+    Path | None,
+    typer.Option("--policy", metavar="FILE", help="TOML: thresholds, severities, waivers, owners."),
 ]
 MinTriples = Annotated[
     int | None,

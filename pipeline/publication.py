@@ -19,13 +19,14 @@ from pipeline import __version__
 from pipeline.atlas import API_VERSION
 from pipeline.derive import derive
 from pipeline.errors import AuditError, InputUnusable
-from pipeline.findings import RULES_VERSION, Judgement
 from pipeline.intake import KeptInput
 from pipeline.journal import Journal
+from pipeline.judgements import Judgement
 from pipeline.policy import Policy
 from pipeline.published import AS_IT_WAS, Current, read_run, sha256_of
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
+from pipeline.rules import RULES_VERSION
 from pipeline.runs import AuditFolder
 from pipeline.settings import Settings
 from pipeline.tables import SCHEMA_VERSION

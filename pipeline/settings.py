@@ -7,6 +7,7 @@ import msgspec
 
 from pipeline.auth import Credentials
 from pipeline.collect import Asking
+from pipeline.policy import Policy, default_policy
 from pipeline.population import Expected
 from pipeline.published import PublishedRun
 
@@ -32,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     asking: Asking = Asking()
     expected: Expected = Expected()
+    policy: Policy = msgspec.field(default_factory=default_policy)
     deadline: datetime | None = None
     keep: int | None = None
     fresh: bool = False

@@ -791,8 +791,9 @@ def test_killed_while_publishing(kill: str, atlas: Served, tmp_path: Path) -> No
 def test_signal_after_publishing(atlas: Served, tmp_path: Path) -> None:
     """Once a run is published, its own code is how the process ends."""
     code = (
-        "import os, signal, pipeline.cli as c; report = c._report; "
-        "c._report = lambda *a, **k: (os.kill(os.getpid(), signal.SIGTERM), report(*a, **k))[1]; "
+        "import os, signal; from pipeline.cli import run as r; report = r.say_published; "
+        "r.say_published = lambda *a, **k: "
+        "(os.kill(os.getpid(), signal.SIGTERM), report(*a, **k))[1]; "
         "from pipeline.__main__ import main; main()"
     )
     ended = command(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pipeline import __version__
 from pipeline.dictionary import dictionary
-from pipeline.findings import RULE_IDS
 from pipeline.outcomes import FailureKind, Verdict
+from pipeline.rules import RULE_IDS
 from pipeline.tables import REPLIES, TABLES
 
 ROOT = Path(__file__).parents[1]

@@ -10,17 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
-from pipeline.findings import (
-    CHECKPOINT_RULES,
-    RULE_IDS,
-    Cluster,
-    Finding,
-    Judgement,
-    Outcome,
-    judge,
-)
+from pipeline.findings import judge
+from pipeline.judgements import Cluster, Finding, Judgement, Outcome
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy, read_policy
+from pipeline.rules import CHECKPOINT_RULES, RULE_IDS
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS
 
 G = "5f" * 12
@@ -64,7 +58,7 @@ def answers(*found: Checkpoint | Failure) -> list[Answer]:
 
 
 def judged(*found: Checkpoint | Failure) -> Judgement:
-    return judge(answers(*found), POLICY)
+    return judge(answers(*found), POLICY, NOON)
 
 
 def rules_against(checkpoint: Checkpoint) -> set[str]:
@@ -231,7 +225,7 @@ def test_without_a_restorable_point_nothing_is_told_of_it(found: Checkpoint | Fa
 
 def test_without_the_time_of_a_reply_there_is_no_age() -> None:
     (answer,) = answers(HEALTHY)
-    cluster = judge([msgspec.structs.replace(answer, fetched_at=None)], POLICY).cluster
+    cluster = judge([msgspec.structs.replace(answer, fetched_at=None)], POLICY, NOON).cluster
 
     assert (cluster.newest_restorable_at, cluster.rpo_age_s) == (NOON, None)
 
@@ -239,7 +233,7 @@ def test_without_the_time_of_a_reply_there_is_no_age() -> None:
 def test_an_outcome_keeps_what_is_known_of_its_answer() -> None:
     (answer,) = answers(HEALTHY)
     answer = msgspec.structs.replace(answer, attempts=3, labels='{"team": "red"}')
-    (outcome,) = judge([answer], POLICY).outcomes
+    (outcome,) = judge([answer], POLICY, NOON).outcomes
 
     assert outcome == Outcome(
         G,
@@ -266,7 +260,7 @@ def test_the_policy_says_what_a_finding_is_worth() -> None:
         '[rules.restorable-false]\nseverity = "critical"',
         '[rules.restorable-false]\nseverity = "low"',
     )
-    (finding, _) = judge(answers(FAILED), read_policy(text)).findings
+    (finding, _) = judge(answers(FAILED), read_policy(text), NOON).findings
 
     assert finding.severity == "low"
     assert finding.controls == "; ".join(POLICY.rules["restorable-false"].controls)
@@ -319,7 +313,7 @@ FOUND = st.lists(st.just(HEALTHY) | CHECKPOINTS | FAILURES, min_size=1, max_size
 @given(FOUND)
 def test_one_verdict_a_triple_and_counts_that_add_up(found: list[Checkpoint | Failure]) -> None:
     asked = answers(*found)
-    judgement = judge(asked, POLICY)
+    judgement = judge(asked, POLICY, NOON)
     verdicts = Counter(outcome.verdict for outcome in judgement.outcomes)
     cluster = judgement.cluster
 

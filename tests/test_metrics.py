@@ -314,7 +314,7 @@ def test_what_is_no_regular_file_stays(
 
 def test_a_summary_as_runs_write_it(folder: AuditFolder, tmp_path: Path) -> None:
     """Newer summaries may say more; the fields that are needed are those of a real one."""
-    from pipeline.findings import Cluster
+    from pipeline.judgements import Cluster
     from pipeline.report import Summary
     from pipeline.report.summary import Counts, RunFacts
 

@@ -65,7 +65,7 @@ def page_of_everything() -> str:
             for i, rest in enumerate(found(), start=lines)
         ]
         lines += len(answers)
-        tally.add(judge(answers, default_policy()))
+        tally.add(judge(answers, default_policy(), START))
     bad = [BadLine(i, (Fault("checkpoint_id", "y" * 80, "24 digits"),)) for i in range(300)]
     return render_html(tally.summary(facts(lines, len(bad)), bad))
 

@@ -12,7 +12,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from pipeline.errors import MEANINGS, ExitCode
-from pipeline.findings import Cluster, Finding
+from pipeline.judgements import Cluster, Finding
 from pipeline.outcomes import FailureKind, Verdict
 from pipeline.report.advice import ADVICE
 from pipeline.report.pages import (

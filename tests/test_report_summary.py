@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
 from pipeline.errors import ExitCode, ProgramFault
-from pipeline.findings import RULES_VERSION, Judgement, judge
+from pipeline.findings import judge
+from pipeline.judgements import Judgement
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy
 from pipeline.report.advice import ADVICE
@@ -24,6 +25,7 @@ from pipeline.report.summary import (
     Summary,
     Tally,
 )
+from pipeline.rules import RULES_VERSION
 from pipeline.triples import BadLine, Fault
 
 G = "5f" * 12
@@ -63,7 +65,7 @@ def judged(
         )
         for number, one in enumerate(found)
     ]
-    return judge(answers, POLICY)
+    return judge(answers, POLICY, NOON)
 
 
 def tally_of(*judgements: Judgement) -> Tally:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.cells import inert
 from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import InputUnusable
-from pipeline.findings import Outcome
+from pipeline.judgements import Outcome
 from pipeline.outcomes import FailureKind, Verdict
 from pipeline.report.unresolved import unresolved_writer
 from pipeline.triples import UNRESOLVED_COLUMNS, Header, Triple, TripleReader

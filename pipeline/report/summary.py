@@ -11,11 +11,14 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import msgspec
 
+from pipeline.changes import Changes
 from pipeline.errors import MEANINGS, ExitCode, ProgramFault
-from pipeline.findings import CHECKPOINT_RULES, CLUSTER_RULES, Cluster, Finding, Judgement
-from pipeline.findings import Outcome as JudgedOutcome
+from pipeline.excuses import WaiverUse
+from pipeline.judgements import Cluster, Finding, Judgement
+from pipeline.judgements import Outcome as JudgedOutcome
 from pipeline.outcomes import FailureKind, Verdict, moment
 from pipeline.report.advice import ADVICE
+from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
 from pipeline.triples import BadLine
 
 #: How many rows a report shows of each list; what is left out is counted.
@@ -181,6 +184,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cluster_findings_left_out: int
     bad_lines: BadLines
     statements: tuple[str, ...]
+    changes: Changes | None = None
+    waivers: tuple[WaiverUse, ...] = ()
 
 
 class _Shown:
@@ -203,6 +208,7 @@ class Tally:
 
     def __init__(self, shortfalls: tuple[str, ...] = ()) -> None:
         self.shortfalls = shortfalls
+        self.changes: Changes | None = None
         self.counts = Counts()
         self.excused_count = 0
         self.open_count = 0
@@ -350,6 +356,7 @@ class Tally:
             cluster_findings_left_out=self.cluster_finding_count - len(self._cluster_findings),
             bad_lines=_bad_lines(bad_lines, facts.bad_line_count),
             statements=STATEMENTS,
+            changes=self.changes,
         )
 
     def _laws(self, facts: RunFacts) -> tuple[Law, ...]:

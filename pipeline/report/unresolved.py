@@ -10,7 +10,7 @@ from typing import TextIO
 import msgspec
 
 from pipeline.cells import csv_line, on_one_line
-from pipeline.findings import Outcome
+from pipeline.judgements import Outcome
 from pipeline.outcomes import Verdict
 from pipeline.triples import UNRESOLVED_COLUMNS, Header
 

@@ -18,7 +18,7 @@ from pipeline.judgements import Cluster, Finding, Judgement
 from pipeline.judgements import Outcome as JudgedOutcome
 from pipeline.outcomes import FailureKind, Verdict, moment
 from pipeline.report.advice import ADVICE
-from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
+from pipeline.rules import RULES
 from pipeline.triples import BadLine
 
 #: How many rows a report shows of each list; what is left out is counted.
@@ -375,13 +375,11 @@ class Tally:
 
     def _rule_count(self, rule_id: str) -> RuleCount:
         example = self._examples[rule_id]
-        rule = CHECKPOINT_RULES.get(rule_id) or CLUSTER_RULES[rule_id]
-        title = (rule.__doc__ or "").partition("\n")[0]
         return RuleCount(
             rule_id,
             example.severity,
             example.scope,
-            title,
+            RULES[rule_id].title,
             tuple(filter(None, example.controls.split("; "))),
             self._rules[rule_id],
         )

@@ -17,6 +17,7 @@ from pipeline.excuses import WaiverUse
 from pipeline.judgements import Cluster, Finding, Judgement
 from pipeline.judgements import Outcome as JudgedOutcome
 from pipeline.outcomes import FailureKind, Verdict, moment
+from pipeline.population import Beyond
 from pipeline.report.advice import ADVICE
 from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
 from pipeline.triples import BadLine
@@ -186,6 +187,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[str, ...]
     changes: Changes | None = None
     waivers: tuple[WaiverUse, ...] = ()
+    beyond: Beyond | None = None
 
 
 class _Shown:
@@ -209,6 +211,7 @@ class Tally:
     def __init__(self, shortfalls: tuple[str, ...] = ()) -> None:
         self.shortfalls = shortfalls
         self.changes: Changes | None = None
+        self.beyond: Beyond | None = None
         self.counts = Counts()
         self.excused_count = 0
         self.open_count = 0
@@ -341,6 +344,7 @@ class Tally:
             shortfalls=self.shortfalls,
             notices=(
                 *self.shortfalls,
+                *([str(self.beyond)] if self.beyond is not None else []),
                 *self._date_notices(facts.audit_date),
                 *self._said_notices(),
             ),
@@ -357,6 +361,7 @@ class Tally:
             bad_lines=_bad_lines(bad_lines, facts.bad_line_count),
             statements=STATEMENTS,
             changes=self.changes,
+            beyond=self.beyond,
         )
 
     def _laws(self, facts: RunFacts) -> tuple[Law, ...]:

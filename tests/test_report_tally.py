@@ -1,4 +1,4 @@
-"""The summary: counts that obey the laws, an answer in a word, lists that are bounded."""
+"""The tally: counts that obey the laws, an answer in a word, lists that are bounded."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -16,13 +16,12 @@ from pipeline.judgements import Judgement
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy
 from pipeline.report.advice import ADVICE
-from pipeline.report.summary import (
+from pipeline.report.summary import RunFacts, Summary
+from pipeline.report.tally import (
     SHOWN_CLUSTERS,
     SHOWN_NOTICES,
     SHOWN_ROWS,
     STATEMENTS,
-    RunFacts,
-    Summary,
     Tally,
 )
 from pipeline.rules import RULES, RULES_VERSION

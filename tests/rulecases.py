@@ -128,7 +128,9 @@ def _table(rule_id: str, *rows: tuple[Any, ...], **thresholds: Any) -> list[Case
     limits = Thresholds(**thresholds)
     cases = [Case(rule_id, *row[:4]) for row in rows]
     more = [row[4] if len(row) > 4 else {} for row in rows]
-    return [case._replace(thresholds=limits, **extra) for case, extra in zip(cases, more, strict=True)]
+    return [
+        case._replace(thresholds=limits, **extra) for case, extra in zip(cases, more, strict=True)
+    ]
 
 
 _FALSE = healthy(restorable=False)

@@ -326,7 +326,7 @@ def _waiver(table: Table, rules: Mapping[str, RuleTerms]) -> Waiver:
         reason=table.need("reason", text_of, ""),
         owner=table.need("owner", text_of, ""),
         approver=table.need("approver", text_of, ""),
-        expires_on=table.need("expires", day_of, date.max),
+        expires_on=table.need("expires", _last_day, date.min),
         rules=table.take_all("rules", partial(_rule_id, rules), (), least=1),
         kinds=table.take_all("kinds", _kind, (), least=1),
         project=table.take("project", _project, "*"),
@@ -430,6 +430,21 @@ def _waiver_id(value: object) -> str:
 
 
 _WAIVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/#:-]{0,59}")
+
+
+def _last_day(value: object) -> date:
+    """Read a day; one that nobody will live to see is no expiry."""
+    try:
+        day = day_of(value)
+    except Wrong as wrong:
+        raise Wrong(value, _LAST_DAY) from wrong
+    if day.year >= _NEVER:
+        raise Wrong(value, _LAST_DAY)
+    return day
+
+
+_NEVER = 2100
+_LAST_DAY = f"its last day, a date before {_NEVER} without quotes, as 2027-03-31"
 
 
 def _rule_id(rules: Mapping[str, RuleTerms], value: object) -> str:

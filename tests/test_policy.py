@@ -169,7 +169,7 @@ def test_everything_a_policy_can_say() -> None:
     )
 
 
-LIMITS = st.none() | st.integers(1, 10**6).map(lambda seconds: timedelta(seconds=seconds))
+LIMITS = st.none() | st.integers(1, 999_999).map(lambda seconds: timedelta(seconds=seconds))
 THRESHOLDS = st.dictionaries(
     st.sampled_from([name for name in Thresholds.__struct_fields__ if name != "min_restorable"]),
     LIMITS,
@@ -485,13 +485,15 @@ REFUSED = [
         (
             f'{WAIVER}rules = ["no-parts"]'.replace("2027-03-31", expires),
             (
-                f"waivers[1].expires (waiver W-7, line 7): found {found}, wanted a date without "
-                "quotes, as 2027-03-31"
+                f"waivers[1].expires (waiver W-7, line 7): found {found}, wanted its last day, a "
+                "date before 2100 without quotes, as 2027-03-31"
             ),
         )
         for expires, found in [
             ('"2027-03-31"', '"2027-03-31"'),
             ("2027-03-31T00:00:00Z", "2027-03-31T00:00:00+00:00"),
+            ("9999-12-31", "9999-12-31"),
+            ("2100-01-01", "2100-01-01"),
         ]
     ),
     *(

@@ -75,6 +75,13 @@ PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", metavar="FILE", help="TOML: thresholds, severities, waivers, owners."),
 ]
+Discovered = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A CSV that `discover` wrote: what it lists beyond INPUT is counted and shown.",
+    ),
+]
 MinTriples = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="A run of fewer triples is not complete (3)."),

@@ -8,7 +8,7 @@ import getpass
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ import msgspec
 
 from pipeline import __version__
 from pipeline.atlas import API_VERSION
+from pipeline.beyond import find_beyond
 from pipeline.derive import derive
 from pipeline.errors import AuditError, InputUnusable
-from pipeline.intake import KeptInput
+from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.journal import Journal
 from pipeline.judgements import Judgement
 from pipeline.policy import Policy
@@ -77,22 +78,33 @@ class Publisher:
         self._now = now
 
     def publish(
-        self, journal: Journal, kept: KeptInput, policy: Policy, said: tuple[str, ...]
+        self,
+        journal: Journal,
+        kept: KeptInput,
+        discovered: KeptInput | None,
+        said: tuple[str, ...],
     ) -> Published:
-        """Derive and publish a run; `said` are the shortfalls of its population.
+        """Derive and publish a run.
+
+        `discovered` is what `discover` had listed; `said` are the shortfalls of the population.
 
         Raises an `AuditError` when nothing could be published, and what `see` raises.
         """
+        policy = self._settings.policy
         facts = self._facts(journal, kept, policy)
         staging = self._folder.stage(facts.run_id)
         try:
             tally = Tally(said)
-            for notice in _notices(journal):
+            notices = _notices(journal)
+            for notice in notices:
                 tally.notice(notice)
+            if discovered is not None:
+                tally.beyond = find_beyond(discovered, (ref for _, ref in journal.triples()))
+                staging.copy(f"evidence/{DISCOVERED_FILE}", discovered.path)
             summary = derive(journal, policy, facts, staging, tally, self._see)
             staging.copy("evidence/input.csv.gz", kept.path)
             staging.write("evidence/policy.toml", policy.text)
-            digest = staging.seal(self._manifest(summary))
+            digest = staging.seal(self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:
             staging.discard()
@@ -158,20 +170,32 @@ class Publisher:
             refusal_count=tally.refusals,
         )
 
-    def _manifest(self, summary: Summary) -> dict[str, Any]:
+    def _manifest(self, summary: Summary, policy: Policy, notices: Sequence[str]) -> dict[str, Any]:
         previous = self._folder.current()
         return {
-            "manifest_version": 1,
-            **msgspec.to_builtins(summary.run),
-            "complete": summary.complete,
-            "shortfalls": summary.shortfalls,
-            "exit_code": summary.exit_code,
-            "api_version": API_VERSION,
-            "host": platform.node(),
-            "operator": _operator(),
+            **manifest_of(summary, policy, notices),
             "previous": previous
             and {"run_id": previous.run_id, "manifest_sha256": previous.manifest_sha256},
         }
+
+
+def manifest_of(summary: Summary, policy: Policy, notices: Sequence[str]) -> dict[str, Any]:
+    """Give what the manifest of any run says, but for the run before it.
+
+    `notices` say how the run came about: no reply tells that.
+    """
+    return {
+        "manifest_version": 1,
+        **msgspec.to_builtins(summary.run),
+        "policy_name": policy.name,
+        "complete": summary.complete,
+        "shortfalls": summary.shortfalls,
+        "notices": notices,
+        "exit_code": summary.exit_code,
+        "api_version": API_VERSION,
+        "host": platform.node(),
+        "operator": _operator(),
+    }
 
 
 def _current(summary: Summary, manifest_sha256: str) -> Current:

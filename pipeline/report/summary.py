@@ -12,6 +12,7 @@ from pipeline.changes import Changes
 from pipeline.excuses import WaiverUse
 from pipeline.judgements import Cluster, Finding
 from pipeline.outcomes import FailureKind, Verdict
+from pipeline.population import Beyond
 
 SUMMARY_VERSION = 1
 
@@ -164,3 +165,4 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[str, ...]
     changes: Changes | None = None
     waivers: tuple[WaiverUse, ...] = ()
+    beyond: Beyond | None = None

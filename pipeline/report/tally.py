@@ -14,6 +14,7 @@ from pipeline.errors import MEANINGS, ExitCode, ProgramFault
 from pipeline.judgements import Cluster, Finding, Judgement
 from pipeline.judgements import Outcome as JudgedOutcome
 from pipeline.outcomes import FailureKind, Verdict, moment
+from pipeline.population import Beyond
 from pipeline.report.advice import ADVICE
 from pipeline.report.summary import (
     SUMMARY_VERSION,
@@ -67,6 +68,7 @@ class Tally:
     def __init__(self, shortfalls: tuple[str, ...] = ()) -> None:
         self.shortfalls = shortfalls
         self.changes: Changes | None = None
+        self.beyond: Beyond | None = None
         self.counts = Counts()
         self.excused_count = 0
         self.open_count = 0
@@ -199,6 +201,7 @@ class Tally:
             shortfalls=self.shortfalls,
             notices=(
                 *self.shortfalls,
+                *([str(self.beyond)] if self.beyond is not None else []),
                 *self._date_notices(facts.audit_date),
                 *self._said_notices(),
             ),
@@ -215,6 +218,7 @@ class Tally:
             bad_lines=_bad_lines(bad_lines, facts.bad_line_count),
             statements=STATEMENTS,
             changes=self.changes,
+            beyond=self.beyond,
         )
 
     def _laws(self, facts: RunFacts) -> tuple[Law, ...]:

@@ -44,8 +44,8 @@ def policy(*waivers: Waiver, **changes: Any) -> Policy:
 
 
 def waiver(waiver_id: str = "W-1", **changes: Any) -> Waiver:
-    known = {"reason": "r", "owner": "team", "approver": "a", "expires_on": date(2027, 3, 31)}
-    return Waiver(id=waiver_id, **known | changes)
+    known: dict[str, Any] = {"expires_on": date(2027, 3, 31)}
+    return Waiver(id=waiver_id, reason="r", owner="team", approver="a", **known | changes)
 
 
 def id_of(number: int, made: datetime = NOON) -> str:

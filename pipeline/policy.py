@@ -261,14 +261,25 @@ def _rules(table: Table, base: dict[str, RuleTerms]) -> dict[str, RuleTerms]:
 
 
 def _rule(table: Table, base: RuleTerms) -> RuleTerms:
+    flag = _only_true if table.path in _UNCHANGEABLE else flag_of
     terms = RuleTerms(
         severity=table.take("severity", _severity, base.severity),
         controls=table.take_all("controls", _control, base.controls),
-        fails=table.take("fails", flag_of, base.fails),
-        enabled=table.take("enabled", flag_of, base.enabled),
+        fails=table.take("fails", flag, base.fails),
+        enabled=table.take("enabled", flag, base.enabled),
     )
     table.close()
     return terms
+
+
+#: Without these PASS would not say any more what it says.
+_UNCHANGEABLE = ("rules.restorable-false", "rules.restorable-not-reported")
+
+
+def _only_true(value: object) -> bool:
+    if value is True:
+        return True
+    raise Wrong(value, "true: PASS says that Atlas reports it restorable; waive the FAIL instead")
 
 
 def _population(table: Table, base: PopulationTerms) -> PopulationTerms:

@@ -10,11 +10,13 @@ import msgspec
 
 from pipeline.changes import Changes
 from pipeline.excuses import WaiverUse
-from pipeline.judgements import Cluster, Finding
+from pipeline.judgements import Cluster, Finding, RpoStatus
 from pipeline.outcomes import FailureKind, Verdict
 from pipeline.population import Beyond
+from pipeline.report.timeline import Timeline
 
-SUMMARY_VERSION = 1
+#: Changes when a field changes its meaning or goes; a new field alone does not change it.
+SUMMARY_VERSION = 2
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,8 +95,25 @@ class Rows(msgspec.Struct, frozen=True):
     left_out: int
 
 
+class ClusterRow(Cluster, frozen=True):
+    """A cluster as a report shows it: with how its age stands to the limit, and its owner."""
+
+    rpo_status: RpoStatus = RpoStatus.NO_LIMIT
+    owner: str = ""
+
+
+class OwnerCount(msgspec.Struct, frozen=True):
+    """Findings on one owner's clusters; the owner is empty where nobody is named."""
+
+    owner: str
+    count: int
+
+
 class RuleCount(msgspec.Struct, frozen=True):
-    """What one rule objected to, in all."""
+    """What one rule objected to, in all; `waived_count` of it is excused by a waiver.
+
+    `owners` are those of the most findings; `owners_left_out` counts the findings of the others.
+    """
 
     rule_id: str
     severity: str
@@ -102,16 +121,23 @@ class RuleCount(msgspec.Struct, frozen=True):
     title: str
     controls: tuple[str, ...]
     count: int
+    waived_count: int = 0
+    owners: tuple[OwnerCount, ...] = ()
+    owners_left_out: int = 0
 
 
 class KindCount(msgspec.Struct, frozen=True):
-    """Why so many triples have no checkpoint, and what to do about it."""
+    """Why so many triples have no checkpoint, and what to do about it.
+
+    `excused_count` of them are excused.
+    """
 
     kind: FailureKind
     verdict: Verdict
     count: int
     meaning: str
     advice: str
+    excused_count: int = 0
 
 
 class BadLines(msgspec.Struct, frozen=True):
@@ -134,6 +160,19 @@ class Law(msgspec.Struct, frozen=True):
         return self.left == self.right
 
 
+class PolicyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy in short; its text is beside the evidence, its digest among the run's facts.
+
+    `thresholds` are the general ones that are set, durations in seconds; `scope_count` are the
+    entries that change them, or the owner, for some clusters.
+    """
+
+    name: str
+    thresholds: dict[str, float]
+    scope_count: int
+    waiver_count: int
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a report says. Durations are in seconds."""
 
@@ -152,7 +191,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     shortfalls: tuple[str, ...] = ()
     notices: tuple[str, ...]
     projects: tuple[ProjectCounts, ...]
-    clusters: tuple[Cluster, ...]
+    clusters: tuple[ClusterRow, ...]
     clusters_left_out: int
     failing: Rows
     absent: Rows
@@ -167,3 +206,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     waivers: tuple[WaiverUse, ...] = ()
     waivers_left_out: int = 0
     beyond: Beyond | None = None
+    excused: dict[Verdict, int] = {}
+    policy: PolicyFacts | None = None
+    timeline: Timeline | None = None

@@ -12,18 +12,21 @@ import msgspec
 from pipeline.changes import Changes
 from pipeline.errors import MEANINGS, ExitCode, ProgramFault
 from pipeline.excuses import WaiverUse, waiver_notice, waiver_uses
-from pipeline.judgements import Cluster, Finding, Judgement
+from pipeline.judgements import Finding, Judgement, RpoStatus
 from pipeline.judgements import Outcome as JudgedOutcome
 from pipeline.outcomes import FailureKind, Verdict, moment
-from pipeline.policy import Policy
+from pipeline.policy import Policy, Thresholds
 from pipeline.population import Beyond
 from pipeline.report.advice import ADVICE
 from pipeline.report.summary import (
     SUMMARY_VERSION,
     BadLines,
+    ClusterRow,
     Counts,
     KindCount,
     Law,
+    OwnerCount,
+    PolicyFacts,
     ProjectCounts,
     Row,
     Rows,
@@ -31,6 +34,7 @@ from pipeline.report.summary import (
     RunFacts,
     Summary,
 )
+from pipeline.report.timeline import Timeline
 from pipeline.rules import RULES
 from pipeline.triples import BadLine
 
@@ -38,6 +42,17 @@ from pipeline.triples import BadLine
 SHOWN_ROWS = 200
 SHOWN_CLUSTERS = 1000
 SHOWN_NOTICES = 20
+SHOWN_OWNERS = 5
+
+#: What is kept of text that the API or the input chose the length of. The tables have all of it.
+SHOWN_LABELS = 6
+LABEL_CHARS = 100
+SHOWN_REASONS = 5
+REASON_CHARS = 400
+
+#: Owners that are counted for each rule: a column of the input that names them may hold anything.
+_MOST_OWNERS = 1000
+
 _SHOWN_KINDS = 3
 
 #: What a report must say rather than imply.
@@ -73,6 +88,7 @@ class Tally:
         self.shortfalls = shortfalls
         self.changes: Changes | None = None
         self.beyond: Beyond | None = None
+        self.timeline: Timeline | None = None
         self.counts = Counts()
         self.excused_count = 0
         self.open_count = 0
@@ -80,11 +96,15 @@ class Tally:
         self.failing_clusters: Counter[str] = Counter()
         self._rests: Counter[str] = Counter()
         self._projects: dict[str, ProjectCounts] = {}
-        self._clusters: list[Cluster] = []
+        self._clusters: list[ClusterRow] = []
         self._cluster_count = 0
         self._rows = {verdict: _Shown(SHOWN_ROWS) for verdict in Verdict}
         self._kinds: Counter[tuple[Verdict, str]] = Counter()
-        self.finding_counts: Counter[str] = Counter()
+        self._excused_kinds: Counter[tuple[Verdict, str]] = Counter()
+        self._excused: Counter[Verdict] = Counter()
+        self._rules: Counter[str] = Counter()
+        self._waived: Counter[str] = Counter()
+        self._owners: dict[str, Counter[str]] = {}
         self._examples: dict[str, Finding] = {}
         self._cluster_findings: list[Finding] = []
         self.cluster_finding_count = 0
@@ -101,8 +121,8 @@ class Tally:
             cluster.group_id, ProjectCounts(group_id=cluster.group_id)
         )
         project.add_cluster(cluster)
-        self._add_cluster(cluster)
-        reasons = self._add_findings(judgement.findings)
+        self._add_cluster(judgement)
+        reasons = self._add_findings(judgement.findings, judgement.owner)
         self._rows[Verdict.PASS].count += cluster.pass_count
         for outcome in judgement.outcomes:
             if outcome.verdict is not Verdict.PASS:
@@ -127,18 +147,27 @@ class Tally:
         ]
         return ", ".join([*kinds[:_SHOWN_KINDS], *(["…"] if len(kinds) > _SHOWN_KINDS else [])])
 
-    def _add_cluster(self, cluster: Cluster) -> None:
+    @property
+    def finding_count(self) -> int:
+        """How many findings there are, whatever they lead to."""
+        return self._rules.total()
+
+    def _add_cluster(self, judgement: Judgement) -> None:
         """Keep clusters with trouble before those without."""
         self._cluster_count += 1
-        self._clusters.append(cluster)
+        owner = _cut(judgement.owner, LABEL_CHARS)
+        known = msgspec.structs.asdict(judgement.cluster)
+        self._clusters.append(ClusterRow(**known, rpo_status=judgement.rpo_status, owner=owner))
         if len(self._clusters) > 2 * SHOWN_CLUSTERS:
             self._clusters = _worst_first(self._clusters)[:SHOWN_CLUSTERS]
 
-    def _add_findings(self, findings: Iterable[Finding]) -> dict[str, tuple[str, ...]]:
+    def _add_findings(self, findings: Iterable[Finding], owner: str) -> dict[str, tuple[str, ...]]:
         """Count findings; gives the reasons by checkpoint."""
         reasons: dict[str, tuple[str, ...]] = {}
         for finding in findings:
-            self.finding_counts[finding.rule_id] += 1
+            self._rules[finding.rule_id] += 1
+            self._waived[finding.rule_id] += finding.waiver_id is not None
+            self._add_owner(finding.rule_id, _cut(owner, LABEL_CHARS))
             self._examples.setdefault(finding.rule_id, finding)
             if finding.checkpoint_id is None:
                 self._add_cluster_finding(finding)
@@ -146,6 +175,11 @@ class Tally:
                 before = reasons.get(finding.checkpoint_id, ())
                 reasons[finding.checkpoint_id] = (*before, finding.message)
         return reasons
+
+    def _add_owner(self, rule_id: str, owner: str) -> None:
+        owners = self._owners.setdefault(rule_id, Counter())
+        if owner in owners or len(owners) < _MOST_OWNERS:
+            owners[owner] += 1
 
     def _add_cluster_finding(self, finding: Finding) -> None:
         self.cluster_finding_count += 1
@@ -158,7 +192,10 @@ class Tally:
     def _add_outcome(self, outcome: JudgedOutcome, reasons: tuple[str, ...]) -> None:
         """Count what is no PASS, and keep the first few."""
         if outcome.failure_kind is not None:
-            self._kinds[outcome.verdict, outcome.failure_kind] += 1
+            kind = outcome.verdict, outcome.failure_kind
+            self._kinds[kind] += 1
+            self._excused_kinds[kind] += outcome.excused_by is not None
+        self._excused[outcome.verdict] += outcome.excused_by is not None
         self.excused_count += outcome.excused_by is not None
         if outcome.excused_by is None:
             is_unknown = outcome.verdict is Verdict.INCONCLUSIVE
@@ -225,10 +262,8 @@ class Tally:
             failing=self._rows[Verdict.FAIL].rows(),
             absent=self._rows[Verdict.ABSENT].rows(),
             inconclusive=self._rows[Verdict.INCONCLUSIVE].rows(),
-            rules=tuple(
-                self._rule_count(rule_id) for rule_id, _ in self.finding_counts.most_common()
-            ),
-            kinds=tuple(_kind_count(*pair, count) for pair, count in self._kinds.most_common()),
+            rules=tuple(self._rule_count(rule_id) for rule_id, _ in self._rules.most_common()),
+            kinds=tuple(self._kind_count(*pair) for pair, _ in self._kinds.most_common()),
             cluster_findings=tuple(self._cluster_findings),
             cluster_findings_left_out=self.cluster_finding_count - len(self._cluster_findings),
             bad_lines=_bad_lines(bad_lines, facts.bad_line_count),
@@ -237,6 +272,9 @@ class Tally:
             beyond=self.beyond,
             waivers=tuple(uses[:SHOWN_ROWS]),
             waivers_left_out=max(0, len(uses) - SHOWN_ROWS),
+            excused=dict(+self._excused),
+            policy=_policy_facts(self.policy),
+            timeline=self.timeline,
         )
 
     def _laws(self, facts: RunFacts) -> tuple[Law, ...]:
@@ -261,8 +299,22 @@ class Tally:
             example.scope,
             RULES[rule_id].title,
             tuple(filter(None, example.controls.split("; "))),
-            self.finding_counts[rule_id],
+            self._rules[rule_id],
+            self._waived[rule_id],
+            *self._owners_of(rule_id),
         )
+
+    def _owners_of(self, rule_id: str) -> tuple[tuple[OwnerCount, ...], int]:
+        """Give the owners of the most findings of a rule, and how many findings are others'."""
+        most = self._owners[rule_id].most_common(SHOWN_OWNERS)
+        shown = tuple(OwnerCount(owner, count) for owner, count in most)
+        return shown, self._rules[rule_id] - sum(one.count for one in shown)
+
+    def _kind_count(self, verdict: Verdict, kind: str) -> KindCount:
+        meaning, advice = ADVICE[FailureKind(kind)]
+        pair = verdict, kind
+        count, excused = self._kinds[pair], self._excused_kinds[pair]
+        return KindCount(FailureKind(kind), verdict, count, meaning, advice, excused)
 
     def _said_notices(self) -> list[str]:
         more = ["There were more notices than these."] if self._has_more_notices else []
@@ -280,9 +332,30 @@ class Tally:
         return [f"The run is labelled {audit_date}, but its replies are from {replies}."]
 
 
-def _worst_first(clusters: Iterable[Cluster]) -> list[Cluster]:
-    order = [Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ABSENT, Verdict.PASS]
-    return sorted(clusters, key=lambda c: (order.index(c.verdict), c.group_id, c.cluster_name))
+def _worst_first(clusters: Iterable[ClusterRow]) -> list[ClusterRow]:
+    """Sort by verdict; among equals, what has no restorable point or too old a one goes first."""
+    return sorted(
+        clusters,
+        key=lambda c: (
+            _VERDICTS.index(c.verdict),
+            _STATUSES.index(c.rpo_status),
+            c.group_id,
+            c.cluster_name,
+        ),
+    )
+
+
+#: The rule that finds clusters without any restorable checkpoint.
+_BARREN = "no-restorable-checkpoint"
+
+_VERDICTS = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ABSENT, Verdict.PASS)
+_STATUSES = (
+    RpoStatus.NO_POINT,
+    RpoStatus.EXCEEDED,
+    RpoStatus.NOT_JUDGED,
+    RpoStatus.NO_LIMIT,
+    RpoStatus.WITHIN,
+)
 
 
 def _row(outcome: JudgedOutcome, reasons: tuple[str, ...]) -> Row:
@@ -290,20 +363,38 @@ def _row(outcome: JudgedOutcome, reasons: tuple[str, ...]) -> Row:
         said = " ".join(filter(None, (outcome.error_code, outcome.error_detail)))
         status = f" ({outcome.http_status})" if outcome.http_status else ""
         reasons = (": ".join(filter(None, (f"{outcome.failure_kind}{status}", said))),)
+    labels = {
+        _cut(name, LABEL_CHARS): _cut(value, LABEL_CHARS)
+        for name, value in msgspec.json.decode(outcome.labels, type=dict[str, str]).items()
+    }
     return Row(
         outcome.group_id,
         outcome.cluster_name,
         outcome.checkpoint_id,
         outcome.input_line,
         outcome.verdict,
-        reasons,
-        msgspec.json.decode(outcome.labels, type=dict[str, str]),
+        tuple(_cut(reason, REASON_CHARS) for reason in reasons[:SHOWN_REASONS]),
+        dict(list(labels.items())[:SHOWN_LABELS]),
     )
 
 
-def _kind_count(verdict: Verdict, kind: str, count: int) -> KindCount:
-    meaning, advice = ADVICE[FailureKind(kind)]
-    return KindCount(FailureKind(kind), verdict, count, meaning, advice)
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else text[: chars - 1] + "…"
+
+
+def _policy_facts(policy: Policy) -> PolicyFacts:
+    """Give the policy in short, its durations in seconds."""
+    terms = {name: getattr(policy.thresholds, name) for name in Thresholds.__struct_fields__}
+    return PolicyFacts(
+        name=policy.name,
+        thresholds={
+            name: value.total_seconds() if isinstance(value, timedelta) else value
+            for name, value in terms.items()
+            if value is not None
+        },
+        scope_count=len(policy.scopes),
+        waiver_count=len(policy.waivers),
+    )
 
 
 def _bad_lines(bad_lines: Iterable[BadLine], count: int) -> BadLines:
@@ -338,7 +429,7 @@ def _yes(tally: Tally, of: str, said: str) -> tuple[str, str]:
     """Answer where nothing is open and all is known."""
     if said:
         return "Yes, with exceptions", f"{of}; {said}, all excused."
-    warnings = sum(tally.finding_counts.values())
+    warnings = tally.finding_count
     beside = f"; {_n(warnings, 'finding')} beside" if warnings else ", and no rule objects"
     return "Yes", f"{of}: Atlas reports them restorable{beside}."
 
@@ -360,10 +451,6 @@ def _troubles(tally: Tally, facts: RunFacts) -> list[str]:
         f"{_n(bad, 'input line')} could not be used" if bad else "",
     ]
     return list(filter(None, said))
-
-
-#: The rule that finds clusters without any restorable checkpoint.
-_BARREN = "no-restorable-checkpoint"
 
 
 def _sentences(*said: str) -> str:

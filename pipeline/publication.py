@@ -94,7 +94,7 @@ class Publisher:
         facts = self._facts(journal, kept, policy)
         staging = self._folder.stage(facts.run_id)
         try:
-            tally = Tally(said)
+            tally = Tally(policy, said)
             notices = _notices(journal)
             for notice in notices:
                 tally.notice(notice)

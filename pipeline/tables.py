@@ -262,7 +262,7 @@ OUTCOMES = Table(
         *RUN_COLUMNS,
         *_CHECKPOINT_COLUMNS,
         _required("verdict", "string", "PASS, FAIL, ABSENT or INCONCLUSIVE"),
-        Column("excused_by", "string", "the waiver, or `retention`, that excuses it"),
+        Column("excused_by", "string", "the waivers, by comma, or `retention`, that excuse it"),
         Column("failure_kind", "string", "why there is no checkpoint to judge"),
         Column("http_status", "int32", "the true status, inside an envelope where there was one"),
         Column("error_code", "string", "Atlas's own code", "errorCode"),
@@ -346,7 +346,9 @@ RUNS = Table(
         _required("fail_count", "int64", "in FAIL"),
         _required("absent_count", "int64", "in ABSENT"),
         _required("inconclusive_count", "int64", "in INCONCLUSIVE"),
-        _required("excused_count", "int64", "of FAIL and ABSENT, those that are excused"),
+        _required(
+            "excused_count", "int64", "of FAIL, ABSENT and INCONCLUSIVE, those that are excused"
+        ),
         _required(
             "request_count",
             "int64",
@@ -357,8 +359,8 @@ RUNS = Table(
         _required(
             "complete",
             "bool",
-            "no inconclusive triple, no bad line, and no population that is smaller or older than "
-            "it should be",
+            "no inconclusive triple but excused ones, no bad line, and no population that is "
+            "smaller or older than it should be",
         ),
         _required(
             "exit_code",

@@ -425,12 +425,13 @@ def _read_http_date(value: str) -> datetime | None:
 def read_limit(reply: Reply) -> tuple[int | None, int | None]:
     """`RateLimit-Limit` and `RateLimit-Remaining`, in requests; None where missing or nonsense."""
     return (
-        _read_count(reply.headers.get("ratelimit-limit")),
-        _read_count(reply.headers.get("ratelimit-remaining")),
+        read_count(reply.headers.get("ratelimit-limit")),
+        read_count(reply.headers.get("ratelimit-remaining")),
     )
 
 
-def _read_count(value: str | None) -> int | None:
+def read_count(value: str | None) -> int | None:
+    """Read a number of requests in a header; None where it is missing or nonsense."""
     return int(value) if value and re.fullmatch(r"\d{1,9}", value, re.ASCII) else None
 
 

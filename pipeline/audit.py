@@ -143,14 +143,15 @@ class Audit:
         finished = self._finish_what_is_visible(unfinished)
         if (whole := self._nothing_to_complete()) is not None:
             return whole
-        kept = unfinished.keep_input()
+        kept, discovered = unfinished.keep_input(), unfinished.keep_discovered()
         told = finished.get(unfinished.path(kept))
         if told is not None and not self._settings.fresh and self._is_tonights(told):
             self._attempt.run_id, published = told.summary.run.run_id, told
         else:
-            published = await self._publish_one(unfinished, kept)
+            published = await self._publish_one(unfinished, kept, discovered)
         with self._unless_published():
-            kept.path.unlink(missing_ok=True)
+            for each in filter(None, (kept, discovered)):
+                each.path.unlink(missing_ok=True)
         return published
 
     def _finish_what_is_visible(self, unfinished: Unfinished) -> dict[Path, Published]:
@@ -182,11 +183,13 @@ class Audit:
         is_current = current is not None and current.run_id == parent.run_id
         return msgspec.structs.replace(found, is_current=is_current, is_new=False)
 
-    async def _publish_one(self, unfinished: Unfinished, kept: KeptInput) -> Published:
+    async def _publish_one(
+        self, unfinished: Unfinished, kept: KeptInput, discovered: KeptInput | None
+    ) -> Published:
         with unfinished.open(kept) as journal:
             self._begun()
             self._attempt.run_id = journal.fact("run_id")
-            published = await self._collect_and_publish(journal, kept)
+            published = await self._collect_and_publish(journal, kept, discovered)
         with self._unless_published():
             remove_journal(journal.path)
         self._publisher.keep(unfinished.parents(journal.path))
@@ -201,7 +204,9 @@ class Audit:
         except OutputsUnwritable as error:
             log.warning("what is not needed any more is left to the next start: %s", error)
 
-    async def _collect_and_publish(self, journal: Journal, kept: KeptInput) -> Published:
+    async def _collect_and_publish(
+        self, journal: Journal, kept: KeptInput, discovered: KeptInput | None
+    ) -> Published:
         policy = self._settings.policy
         tally, said = journal.tally(), self._shortfalls(journal, policy)
         self._watcher.started(journal.fact("run_id"), tally)
@@ -212,7 +217,7 @@ class Audit:
             await self._collect_until_the_end(journal)
             self._watcher.deriving()
             published = await asyncio.to_thread(
-                self._publisher.publish, journal, kept, policy, said
+                self._publisher.publish, journal, kept, discovered, said
             )
         except JournalDamaged as error:
             journal.close()

@@ -30,6 +30,7 @@ from pipeline.policy import Policy
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
+from pipeline.report.timeline import Replies
 from pipeline.report.unresolved import unresolved_writer
 from pipeline.tables import (
     CHECKPOINTS,
@@ -154,8 +155,9 @@ def derive(
     """
     if is_loopback(urlsplit(facts.base_url).hostname or ""):
         tally.notice("The answers came from this machine itself: a simulator, or a proxy to Atlas.")
+    seen = Replies(facts.started_at, facts.finished_at)
     with ExitStack() as stack:
-        tables = _Tables(stack, staging, facts)
+        tables = _Tables(stack, staging, facts, seen)
         file = stack.enter_context(staging.open_text("unresolved.csv"))
         write_unresolved = unresolved_writer(file, collected.header())
         for stored in collected.replies_of_no_triple():
@@ -166,6 +168,8 @@ def derive(
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
+    tally.policy = policy
+    tally.timeline = seen.timeline()
     tally.changes = compare(staging)
     summary = tally.summary(facts, collected.bad_lines())
     _write_run(summary, staging)
@@ -244,7 +248,8 @@ def _notice_announcements(stored: StoredReply, tally: Tally) -> None:
 class _Tables:
     """The tables that have a row for each triple, part, cluster, finding or reply."""
 
-    def __init__(self, stack: ExitStack, staging: Desk, facts: RunFacts) -> None:
+    def __init__(self, stack: ExitStack, staging: Desk, facts: RunFacts, seen: Replies) -> None:
+        self._seen = seen
         constants = (facts.run_id, facts.audit_name, facts.audit_date)
 
         def sink(table: Table) -> Rows:
@@ -268,6 +273,7 @@ class _Tables:
 
     def add_replies(self, replies: Sequence[StoredReply]) -> None:
         """Add the evidence of some replies."""
+        self._seen.add(replies)
         self._replies.extend(replies, sum([len(stored.body) for stored in replies]))
 
 

@@ -21,6 +21,9 @@ from pipeline.errors import InputMissing, InputUnusable, OutputsUnwritable
 from pipeline.journal import Journal
 from pipeline.triples import BadLine, Triple, TripleReader
 
+#: What the input, and what `discover` wrote, are called among the evidence.
+INPUT_FILE, DISCOVERED_FILE = "input.csv.gz", "discovered.csv.gz"
+
 _CHUNK = 1 << 20
 _GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
 _SHOWN_BAD_LINES = 10
@@ -34,16 +37,16 @@ class KeptInput(msgspec.Struct, frozen=True):
     source: str
 
 
-def keep_input(source: str, work: Path) -> KeptInput:
-    """Copy the input into `work`; `-` is standard input.
+def keep_input(source: str, work: Path, name: str = INPUT_FILE) -> KeptInput:
+    """Copy the input into `work`, under that name; `-` is standard input.
 
     Raises `InputMissing`, `InputUnusable` or `OutputsUnwritable`.
     """
-    kept = work / "input.csv.gz"
+    kept = work / name
     digest = hashlib.sha256()
-    name = "standard input" if source == "-" else printable(source)
+    called = "standard input" if source == "-" else printable(source)
     with _open(source) as file:
-        chunks = _text(_chunks(file, name))
+        chunks = _text(_chunks(file, called))
         try:
             with kept.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as copy:
                 for chunk in chunks:
@@ -51,7 +54,7 @@ def keep_input(source: str, work: Path) -> KeptInput:
                     copy.write(chunk)
         except OSError as error:
             raise OutputsUnwritable(f"{kept} cannot be written: {error.strerror}") from error
-    return KeptInput(kept, digest.hexdigest(), name)
+    return KeptInput(kept, digest.hexdigest(), called)
 
 
 def changed_at(source: str) -> datetime | None:
@@ -115,6 +118,12 @@ def _decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise InputUnusable(f"the compressed input is damaged: {error}") from error
     if not member.eof:
         raise InputUnusable("the compressed input is cut off", hint="copy it again, whole")
+
+
+def check_header(kept: KeptInput) -> None:
+    """Raise `InputUnusable` where a file has no header with the columns of a triple."""
+    with gzip.open(kept.path, "rb") as file:
+        TripleReader(cast("IO[bytes]", file))
 
 
 def load_input(kept: KeptInput, journal: Journal, *, strict: bool) -> None:

@@ -36,6 +36,46 @@ class Population(msgspec.Struct, frozen=True, kw_only=True):
     was_complete: bool = True
 
 
+class BeyondCluster(msgspec.Struct, frozen=True):
+    """A cluster with checkpoints that Atlas lists and the input does not name.
+
+    `newest` is the largest of their ids, which begin with their time. `is_asked`: the input names
+    some checkpoint of the cluster.
+    """
+
+    group_id: str
+    cluster_name: str
+    count: int
+    newest: str
+    is_asked: bool
+
+
+class Beyond(msgspec.Struct, frozen=True, kw_only=True):
+    """What `discover` had listed beyond the input.
+
+    `source` and `sha256` are of the file it wrote, `listed_count` its checkpoints, and
+    `bad_line_count` its lines that are none: places that could not be listed. `clusters` are the
+    first few of `cluster_count`, those first of which the input names nothing.
+    """
+
+    source: str
+    sha256: str
+    listed_count: int
+    bad_line_count: int
+    count: int
+    cluster_count: int
+    clusters: tuple[BeyondCluster, ...]
+
+    def __str__(self) -> str:
+        listed = f"{self.source} lists {self.listed_count:,} checkpoints"
+        unlisted = f"; {self.bad_line_count:,} of its lines are places that could not be listed"
+        more = unlisted if self.bad_line_count else ""
+        if not self.count:
+            return f"{listed}, all of them in the input{more}."
+        clusters = "1 cluster" if self.cluster_count == 1 else f"{self.cluster_count:,} clusters"
+        return f"{listed}, {self.count:,} of them, of {clusters}, beyond the input{more}."
+
+
 def shortfalls(population: Population, expected: Expected, allowed_drop: float) -> tuple[str, ...]:
     """Say in sentences why the population cannot be taken for whole; none where it can.
 

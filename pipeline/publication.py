@@ -17,9 +17,10 @@ import msgspec
 
 from pipeline import __version__
 from pipeline.atlas import API_VERSION
+from pipeline.beyond import find_beyond
 from pipeline.derive import derive
 from pipeline.errors import AuditError, InputUnusable
-from pipeline.intake import KeptInput
+from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.journal import Journal
 from pipeline.judgements import Judgement
 from pipeline.policy import Policy
@@ -78,12 +79,19 @@ class Publisher:
         self._now = now
 
     def publish(
-        self, journal: Journal, kept: KeptInput, policy: Policy, said: tuple[str, ...]
+        self,
+        journal: Journal,
+        kept: KeptInput,
+        discovered: KeptInput | None,
+        said: tuple[str, ...],
     ) -> Published:
-        """Derive and publish a run; `said` are the shortfalls of its population.
+        """Derive and publish a run.
+
+        `discovered` is what `discover` had listed; `said` are the shortfalls of the population.
 
         Raises an `AuditError` when nothing could be published, and what `see` raises.
         """
+        policy = self._settings.policy
         facts = self._facts(journal, kept, policy)
         staging = self._folder.stage(facts.run_id)
         try:
@@ -91,6 +99,9 @@ class Publisher:
             notices = _notices(journal)
             for notice in notices:
                 tally.notice(notice)
+            if discovered is not None:
+                tally.beyond = find_beyond(discovered, (ref for _, ref in journal.triples()))
+                staging.copy(f"evidence/{DISCOVERED_FILE}", discovered.path)
             summary = derive(journal, policy, facts, staging, tally, self._see)
             staging.copy("evidence/input.csv.gz", kept.path)
             staging.write("evidence/policy.toml", policy.text)

@@ -89,6 +89,10 @@ class PublishedRun(msgspec.Struct, frozen=True):
         found = [file for file in self.manifest.files if file.path.startswith(f"{folder}/")]
         return [self._checked(file) for file in found]
 
+    def has(self, path: str) -> bool:
+        """Whether a file of that path was published."""
+        return any(file.path == path for file in self.manifest.files)
+
     def file(self, path: str) -> Path:
         """Give one file, as `files` does."""
         found = [file for file in self.manifest.files if file.path == path]

@@ -88,7 +88,8 @@ class AuditFolder:
         for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
             shutil.rmtree(left, ignore_errors=True)
         with writing(self.work):
-            (self.work / "input.csv.gz").unlink(missing_ok=True)
+            for left in self.work.glob("*.csv.gz"):
+                left.unlink(missing_ok=True)
         for left in (*self.work.glob("*.journal"), *self.work.glob("*.damaged*")):
             if left.exists() and time.time() - left.stat().st_mtime > _ABANDONED_S:
                 remove_journal(left)

@@ -18,8 +18,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     `source` is a path, or `-` for standard input; with `parent`, the run that is completed, it is
     that run's input. `audit_date` None: today in UTC, or the date of the unfinished run that is
-    gone on with. Nothing is asked any more when what is left until `deadline` (None: for ever) is
-    needed for publishing. Of published runs those of the latest `keep` dates stay (None: all).
+    gone on with. `discovered` is a CSV that `discover` wrote, to compare the input with. Nothing is
+    asked any more when what is left until `deadline` (None: for ever) is needed for publishing. Of
+    published runs those of the latest `keep` dates stay (None: all).
     With `signer`, manifests are signed.
     """
 
@@ -35,6 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float = 30.0
     asking: Asking = Asking()
     expected: Expected = Expected()
+    discovered: str | None = None
     policy: Policy = msgspec.field(default_factory=default_policy)
     deadline: datetime | None = None
     keep: int | None = None

@@ -17,8 +17,15 @@ import msgspec
 from pipeline import __version__
 from pipeline.commits import usable
 from pipeline.completion import take_answers
-from pipeline.errors import AuditError, ConfigurationWrong, JournalDamaged
-from pipeline.intake import KeptInput, changed_at, keep_input, load_input
+from pipeline.errors import AuditError, ConfigurationWrong, InputUnusable, JournalDamaged
+from pipeline.intake import (
+    DISCOVERED_FILE,
+    KeptInput,
+    changed_at,
+    check_header,
+    keep_input,
+    load_input,
+)
 from pipeline.journal import FORMAT, Journal
 from pipeline.published import PublishedRun
 from pipeline.runs import AuditFolder, copy_log_aside, remove_journal, set_aside
@@ -26,6 +33,8 @@ from pipeline.settings import Settings
 from pipeline.wal import is_damaged
 
 log = logging.getLogger(__name__)
+
+_DISCOVER = "give a CSV that `discover --to FILE` wrote, or leave --discovered out"
 
 T = TypeVar("T")
 
@@ -49,6 +58,25 @@ class Unfinished:
         source = settings.parent.file("evidence/input.csv.gz")
         kept = keep_input(str(source), self._folder.work)
         return msgspec.structs.replace(kept, source=settings.parent.manifest.input_source)
+
+    def keep_discovered(self) -> KeptInput | None:
+        """Copy what `discover` wrote likewise, or what the run to complete was compared with.
+
+        None where there is neither. Raises what `keep_input` does, also for a file without the
+        columns of a triple.
+        """
+        settings, source = self._settings, self._settings.discovered
+        parent, name = settings.parent, f"evidence/{DISCOVERED_FILE}"
+        if source is None and parent is not None and parent.has(name):
+            source = str(parent.file(name))
+        if source is None:
+            return None
+        try:
+            kept = keep_input(source, self._folder.work, DISCOVERED_FILE)
+            check_header(kept)
+        except InputUnusable as error:
+            raise InputUnusable(f"--discovered {source}: {error}", hint=_DISCOVER) from error
+        return kept
 
     def open(self, kept: KeptInput) -> Journal:
         """Open the journal of this very run if it was begun, else a new one with the input.

@@ -103,15 +103,16 @@ class Recorder:
             load_input(kept, journal, strict=False)
             self._set_facts(journal, kept, facts)
             _record(journal, answers, pages)
-            published = self._publisher().publish(journal, kept, policy or default_policy(), ())
+            published = self._publisher(policy).publish(journal, kept, None, ())
         path.unlink()
         return read_run(published.path)
 
-    def _publisher(self) -> Publisher:
+    def _publisher(self, policy: Policy | None) -> Publisher:
         settings = Settings(
             source="-",
             output_dir=self.outputs,
             audit_name=self.audit,
+            policy=policy or default_policy(),
             credentials=Credentials(Kind.SERVICE_ACCOUNT, "id", "secret"),
             base_url=ATLAS,
             signer=self.signer,

@@ -28,7 +28,6 @@ from pipeline.report.pages import (
     spans,
 )
 from pipeline.report.summary import (
-    STATEMENTS,
     BadLines,
     Counts,
     KindCount,
@@ -40,6 +39,7 @@ from pipeline.report.summary import (
     RunFacts,
     Summary,
 )
+from pipeline.report.tally import STATEMENTS
 
 GROUP = "5840e3b0e196714b215bb700"
 START = datetime(2026, 11, 23, 3, 0, 0, tzinfo=UTC)

@@ -1,41 +1,22 @@
-"""The summary of a run: counted while the run is derived, a cluster at a time, and bounded.
+"""The summary of a run: what every report is made from, and what `summary.json` holds.
 
-`Tally` takes judgements as they come and keeps counts, and of rows only the first few: the tables
-hold them all. `Tally.summary` turns it into a `Summary`, which is what every report is made from
-and what `summary.json` holds.
+`tally` counts it while the run is derived. Its size is bounded, however large the run: lists hold
+their first few rows and say how many are left out; the tables hold them all.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 
 import msgspec
 
 from pipeline.changes import Changes
-from pipeline.errors import MEANINGS, ExitCode, ProgramFault
 from pipeline.excuses import WaiverUse
-from pipeline.judgements import Cluster, Finding, Judgement
-from pipeline.judgements import Outcome as JudgedOutcome
-from pipeline.outcomes import FailureKind, Verdict, moment
-from pipeline.report.advice import ADVICE
-from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
-from pipeline.triples import BadLine
+from pipeline.judgements import Cluster, Finding, RpoStatus
+from pipeline.outcomes import FailureKind, Verdict
+from pipeline.population import Beyond
+from pipeline.report.timeline import Timeline
 
-#: How many rows a report shows of each list; what is left out is counted.
-SHOWN_ROWS = 200
-SHOWN_CLUSTERS = 1000
-SHOWN_NOTICES = 20
-_SHOWN_KINDS = 3
-
-SUMMARY_VERSION = 1
-
-#: What a report must say rather than imply.
-STATEMENTS = (
-    "PASS means that Atlas reports the checkpoint as restorable and no rule objects.",
-    "No restore was tested: the API cannot show that one was.",
-    "The population is the input as supplied; checkpoints it does not name were not looked at.",
-    "Prepared by the entity that runs the audit; not an independent examination.",
-)
+#: Changes when a field changes its meaning or goes; a new field alone does not change it.
+SUMMARY_VERSION = 2
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,8 +95,25 @@ class Rows(msgspec.Struct, frozen=True):
     left_out: int
 
 
+class ClusterRow(Cluster, frozen=True):
+    """A cluster as a report shows it: with how its age stands to the limit, and its owner."""
+
+    rpo_status: RpoStatus = RpoStatus.NO_LIMIT
+    owner: str = ""
+
+
+class OwnerCount(msgspec.Struct, frozen=True):
+    """Findings on one owner's clusters; the owner is empty where nobody is named."""
+
+    owner: str
+    count: int
+
+
 class RuleCount(msgspec.Struct, frozen=True):
-    """What one rule objected to, in all."""
+    """What one rule objected to, in all; `waived_count` of it is excused by a waiver.
+
+    `owners` are those of the most findings; `owners_left_out` counts the findings of the others.
+    """
 
     rule_id: str
     severity: str
@@ -123,16 +121,23 @@ class RuleCount(msgspec.Struct, frozen=True):
     title: str
     controls: tuple[str, ...]
     count: int
+    waived_count: int = 0
+    owners: tuple[OwnerCount, ...] = ()
+    owners_left_out: int = 0
 
 
 class KindCount(msgspec.Struct, frozen=True):
-    """Why so many triples have no checkpoint, and what to do about it."""
+    """Why so many triples have no checkpoint, and what to do about it.
+
+    `excused_count` of them are excused.
+    """
 
     kind: FailureKind
     verdict: Verdict
     count: int
     meaning: str
     advice: str
+    excused_count: int = 0
 
 
 class BadLines(msgspec.Struct, frozen=True):
@@ -155,6 +160,19 @@ class Law(msgspec.Struct, frozen=True):
         return self.left == self.right
 
 
+class PolicyFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The policy in short; its text is beside the evidence, its digest among the run's facts.
+
+    `thresholds` are the general ones that are set, durations in seconds; `scope_count` are the
+    entries that change them, or the owner, for some clusters.
+    """
+
+    name: str
+    thresholds: dict[str, float]
+    scope_count: int
+    waiver_count: int
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a report says. Durations are in seconds."""
 
@@ -173,7 +191,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     shortfalls: tuple[str, ...] = ()
     notices: tuple[str, ...]
     projects: tuple[ProjectCounts, ...]
-    clusters: tuple[Cluster, ...]
+    clusters: tuple[ClusterRow, ...]
     clusters_left_out: int
     failing: Rows
     absent: Rows
@@ -186,289 +204,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[str, ...]
     changes: Changes | None = None
     waivers: tuple[WaiverUse, ...] = ()
-
-
-class _Shown:
-    """Keeps the first few of many."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.kept: list[Row] = []
-        self.count = 0
-
-    def rows(self) -> Rows:
-        return Rows(tuple(self.kept), self.count - len(self.kept))
-
-
-class Tally:
-    """Counts judgements; one for a run.
-
-    `shortfalls` say why its population cannot be taken for whole: such a run is not complete.
-    """
-
-    def __init__(self, shortfalls: tuple[str, ...] = ()) -> None:
-        self.shortfalls = shortfalls
-        self.changes: Changes | None = None
-        self.counts = Counts()
-        self.excused_count = 0
-        self.open_count = 0
-        self._projects: dict[str, ProjectCounts] = {}
-        self._clusters: list[Cluster] = []
-        self._cluster_count = 0
-        self._rows = {verdict: _Shown(SHOWN_ROWS) for verdict in Verdict}
-        self._kinds: Counter[tuple[Verdict, str]] = Counter()
-        self._rules: Counter[str] = Counter()
-        self._examples: dict[str, Finding] = {}
-        self._cluster_findings: list[Finding] = []
-        self.cluster_finding_count = 0
-        self._first_reply: int | None = None
-        self._last_reply: int | None = None
-        self._notices: dict[str, None] = {}
-        self._has_more_notices = False
-
-    def add(self, judgement: Judgement) -> None:
-        """Count one cluster's judgement."""
-        cluster = judgement.cluster
-        self.counts.add(cluster)
-        project = self._projects.setdefault(
-            cluster.group_id, ProjectCounts(group_id=cluster.group_id)
-        )
-        project.add_cluster(cluster)
-        self._add_cluster(cluster)
-        reasons = self._add_findings(judgement.findings)
-        self._rows[Verdict.PASS].count += cluster.pass_count
-        for outcome in judgement.outcomes:
-            if outcome.verdict is not Verdict.PASS:
-                self._add_outcome(outcome, reasons.get(outcome.checkpoint_id, ()))
-        self._note_times([o.fetched_at for o in judgement.outcomes if o.fetched_at is not None])
-
-    def notice(self, text: str) -> None:
-        """Keep something that concerns the whole run; said once however often it is noticed."""
-        if text in self._notices or len(self._notices) < SHOWN_NOTICES:
-            self._notices[text] = None
-        else:
-            self._has_more_notices = True
-
-    @property
-    def unknown_kinds(self) -> str:
-        """Why triples could not be determined, in numbers, the most frequent first."""
-        kinds = [
-            f"{count:,} {kind}"
-            for (verdict, kind), count in self._kinds.most_common()
-            if verdict is Verdict.INCONCLUSIVE
-        ]
-        return ", ".join([*kinds[:_SHOWN_KINDS], *(["…"] if len(kinds) > _SHOWN_KINDS else [])])
-
-    def _add_cluster(self, cluster: Cluster) -> None:
-        """Keep clusters with trouble before those without."""
-        self._cluster_count += 1
-        self._clusters.append(cluster)
-        if len(self._clusters) > 2 * SHOWN_CLUSTERS:
-            self._clusters = _worst_first(self._clusters)[:SHOWN_CLUSTERS]
-
-    def _add_findings(self, findings: Iterable[Finding]) -> dict[str, tuple[str, ...]]:
-        """Count findings; gives the reasons by checkpoint."""
-        reasons: dict[str, tuple[str, ...]] = {}
-        for finding in findings:
-            self._rules[finding.rule_id] += 1
-            self._examples.setdefault(finding.rule_id, finding)
-            if finding.checkpoint_id is None:
-                self._add_cluster_finding(finding)
-            else:
-                before = reasons.get(finding.checkpoint_id, ())
-                reasons[finding.checkpoint_id] = (*before, finding.message)
-        return reasons
-
-    def _add_cluster_finding(self, finding: Finding) -> None:
-        self.cluster_finding_count += 1
-        self.open_count += finding.waiver_id is None
-        if len(self._cluster_findings) < SHOWN_ROWS:
-            self._cluster_findings.append(finding)
-
-    def _add_outcome(self, outcome: JudgedOutcome, reasons: tuple[str, ...]) -> None:
-        """Count what is no PASS, and keep the first few."""
-        if outcome.failure_kind is not None:
-            self._kinds[outcome.verdict, outcome.failure_kind] += 1
-        self.excused_count += outcome.excused_by is not None
-        is_bad = outcome.verdict in (Verdict.FAIL, Verdict.ABSENT)
-        self.open_count += is_bad and outcome.excused_by is None
-        shown = self._rows[outcome.verdict]
-        shown.count += 1
-        if len(shown.kept) < shown.most:
-            shown.kept.append(_row(outcome, reasons))
-
-    def _note_times(self, times: Sequence[int]) -> None:
-        """Keep the times of the first and the last reply."""
-        if times:
-            self._first_reply = min(self._first_reply or times[0], *times)
-            self._last_reply = max(self._last_reply or times[0], *times)
-
-    # --- the end ---
-
-    def exit_code(self, bad_line_count: int) -> ExitCode:
-        """How the run ends."""
-        is_incomplete = bool(self.counts.inconclusive_count or bad_line_count or self.shortfalls)
-        if self.open_count:
-            return ExitCode.OPEN_AND_INCOMPLETE if is_incomplete else ExitCode.OPEN
-        return ExitCode.INCOMPLETE if is_incomplete else ExitCode.COMPLETE
-
-    def summary(self, facts: RunFacts, bad_lines: Iterable[BadLine]) -> Summary:
-        """Sum up.
-
-        Raises `ProgramFault` when a law does not hold: then no number can be relied on.
-        """
-        laws = self._laws(facts)
-        for law in laws:
-            if not law.holds:
-                raise ProgramFault(f"a law is broken: {law.text}: {law.left} is not {law.right}")
-        exit_code = self.exit_code(facts.bad_line_count)
-        clusters = _worst_first(self._clusters)[:SHOWN_CLUSTERS]
-        answer, headline = _headline(self, facts)
-        return Summary(
-            summary_version=SUMMARY_VERSION,
-            run=facts,
-            answer=answer,
-            headline=headline,
-            exit_code=exit_code,
-            exit_meaning=MEANINGS[exit_code],
-            complete=exit_code in (ExitCode.COMPLETE, ExitCode.OPEN),
-            population=f"population: {_n(facts.triple_count, 'triple')} from {facts.input_source}, "
-            "supplied by the operator",
-            counts=self.counts,
-            excused_count=self.excused_count,
-            duration_s=(facts.finished_at - facts.started_at).total_seconds(),
-            laws=laws,
-            shortfalls=self.shortfalls,
-            notices=(
-                *self.shortfalls,
-                *self._date_notices(facts.audit_date),
-                *self._said_notices(),
-            ),
-            projects=tuple(self._projects[group_id] for group_id in sorted(self._projects)),
-            clusters=tuple(clusters),
-            clusters_left_out=self._cluster_count - len(clusters),
-            failing=self._rows[Verdict.FAIL].rows(),
-            absent=self._rows[Verdict.ABSENT].rows(),
-            inconclusive=self._rows[Verdict.INCONCLUSIVE].rows(),
-            rules=tuple(self._rule_count(rule_id) for rule_id, _ in self._rules.most_common()),
-            kinds=tuple(_kind_count(*pair, count) for pair, count in self._kinds.most_common()),
-            cluster_findings=tuple(self._cluster_findings),
-            cluster_findings_left_out=self.cluster_finding_count - len(self._cluster_findings),
-            bad_lines=_bad_lines(bad_lines, facts.bad_line_count),
-            statements=STATEMENTS,
-            changes=self.changes,
-        )
-
-    def _laws(self, facts: RunFacts) -> tuple[Law, ...]:
-        return (
-            Law(
-                "lines = triples + duplicates + bad lines",
-                facts.line_count,
-                facts.triple_count + facts.duplicate_count + facts.bad_line_count,
-            ),
-            Law(
-                "triples = pass + fail + absent + inconclusive",
-                facts.triple_count,
-                self.counts.judged_count,
-            ),
-        )
-
-    def _rule_count(self, rule_id: str) -> RuleCount:
-        example = self._examples[rule_id]
-        rule = CHECKPOINT_RULES.get(rule_id) or CLUSTER_RULES[rule_id]
-        title = (rule.__doc__ or "").partition("\n")[0]
-        return RuleCount(
-            rule_id,
-            example.severity,
-            example.scope,
-            title,
-            tuple(filter(None, example.controls.split("; "))),
-            self._rules[rule_id],
-        )
-
-    def _said_notices(self) -> list[str]:
-        more = ["There were more notices than these."] if self._has_more_notices else []
-        return [*self._notices, *more]
-
-    def _date_notices(self, audit_date: date) -> list[str]:
-        """Replies more than a day away from the date that labels them."""
-        if self._first_reply is None or self._last_reply is None:
-            return []
-        start = datetime.combine(audit_date, time(), UTC)
-        first, last = moment(self._first_reply), moment(self._last_reply)
-        if first >= start - timedelta(days=1) and last < start + timedelta(days=2):
-            return []
-        replies = f"{first:%Y-%m-%d %H:%M} to {last:%Y-%m-%d %H:%M} UTC"
-        return [f"The run is labelled {audit_date}, but its replies are from {replies}."]
-
-
-def _worst_first(clusters: Iterable[Cluster]) -> list[Cluster]:
-    order = [Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ABSENT, Verdict.PASS]
-    return sorted(clusters, key=lambda c: (order.index(c.verdict), c.group_id, c.cluster_name))
-
-
-def _row(outcome: JudgedOutcome, reasons: tuple[str, ...]) -> Row:
-    if outcome.failure_kind is not None:
-        said = " ".join(filter(None, (outcome.error_code, outcome.error_detail)))
-        status = f" ({outcome.http_status})" if outcome.http_status else ""
-        reasons = (": ".join(filter(None, (f"{outcome.failure_kind}{status}", said))),)
-    return Row(
-        outcome.group_id,
-        outcome.cluster_name,
-        outcome.checkpoint_id,
-        outcome.input_line,
-        outcome.verdict,
-        reasons,
-        msgspec.json.decode(outcome.labels, type=dict[str, str]),
-    )
-
-
-def _kind_count(verdict: Verdict, kind: str, count: int) -> KindCount:
-    meaning, advice = ADVICE[FailureKind(kind)]
-    return KindCount(FailureKind(kind), verdict, count, meaning, advice)
-
-
-def _bad_lines(bad_lines: Iterable[BadLine], count: int) -> BadLines:
-    shown = tuple(str(bad_line) for bad_line, _ in zip(bad_lines, range(SHOWN_ROWS), strict=False))
-    return BadLines(shown, count - len(shown))
-
-
-def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
-    """Answer "can these checkpoints be trusted?" in a word and a sentence."""
-    counts = tally.counts
-    trouble = [
-        _n(counts.fail_count, "checkpoint") + (" fails" if counts.fail_count == 1 else " fail")
-        if counts.fail_count
-        else "",
-        f"{counts.absent_count:,} absent" if counts.absent_count else "",
-        _n(tally.cluster_finding_count, "cluster") + " without a restorable checkpoint"
-        if tally.cluster_finding_count
-        else "",
-    ]
-    unknown = [
-        f"{_n(counts.inconclusive_count, 'triple')} could not be determined ({tally.unknown_kinds})"
-        if counts.inconclusive_count
-        else "",
-        _n(facts.bad_line_count, "input line") + " could not be used"
-        if facts.bad_line_count
-        else "",
-    ]
-    short = " ".join(tally.shortfalls)
-    said = ", ".join(filter(None, (*trouble, *unknown)))
-    passes = "passes" if 1 in (counts.pass_count, counts.triple_count) else "pass"
-    of = f"{counts.pass_count:,} of {_n(counts.triple_count, 'checkpoint')} {passes}"
-    if tally.open_count:
-        return "No", _sentences(short, f"{of}; {said}.")
-    if any(unknown) or short:
-        return "Not all known", _sentences(short, f"{of}; {said}." if said else f"{of}.")
-    if said:
-        return "Yes, with exceptions", f"{of}; {said}, all excused."
-    return "Yes", f"{of}: Atlas reports them restorable, and no rule objects."
-
-
-def _sentences(*said: str) -> str:
-    return " ".join(filter(None, said))
-
-
-def _n(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    beyond: Beyond | None = None
+    excused: dict[Verdict, int] = {}
+    policy: PolicyFacts | None = None
+    timeline: Timeline | None = None

@@ -1,4 +1,4 @@
-"""The summary: counts that obey the laws, an answer in a word, lists that are bounded."""
+"""The tally: counts that obey the laws, an answer in a word, lists that are bounded."""
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
@@ -16,16 +16,15 @@ from pipeline.judgements import Judgement
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy
 from pipeline.report.advice import ADVICE
-from pipeline.report.summary import (
+from pipeline.report.summary import RunFacts, Summary
+from pipeline.report.tally import (
     SHOWN_CLUSTERS,
     SHOWN_NOTICES,
     SHOWN_ROWS,
     STATEMENTS,
-    RunFacts,
-    Summary,
     Tally,
 )
-from pipeline.rules import RULES_VERSION
+from pipeline.rules import RULES, RULES_VERSION
 from pipeline.triples import BadLine, Fault
 
 G = "5f" * 12
@@ -339,9 +338,7 @@ def test_a_rule_is_told_with_its_controls() -> None:
         "checkpoint",
         terms.controls,
     )
-    assert rule.title == (
-        "`restorable`: Atlas itself says that it cannot restore from this checkpoint."
-    )
+    assert rule.title == RULES["restorable-false"].title
 
 
 def test_a_rule_without_controls_has_none() -> None:

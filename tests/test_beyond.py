@@ -1,0 +1,115 @@
+"""What Atlas lists beyond an input."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.beyond import SHOWN_CLUSTERS, find_beyond
+from pipeline.checkpoints import CheckpointRef
+from pipeline.errors import InputUnusable
+from pipeline.intake import KeptInput
+from pipeline.population import Beyond, BeyondCluster
+from tests.durability import write_input
+from tests.nights import Night, summary
+
+G, H = "5f" * 12, "60" * 12
+HEAD = "group_id,cluster_name,checkpoint_id\n"
+
+
+def ref(number: int, cluster: str = "orders", group: str = G) -> CheckpointRef:
+    return CheckpointRef(group, cluster, f"{number:024x}")
+
+
+def kept(path: Path, *refs: CheckpointRef, more: str = "") -> KeptInput:
+    lines = "".join(f"{r.group_id},{r.cluster_name},{r.checkpoint_id}\n" for r in refs)
+    path.write_bytes(gzip.compress((HEAD + lines + more).encode()))
+    return KeptInput(path, "ab" * 32, "found.csv")
+
+
+def beyond(tmp_path: Path, listed: list[CheckpointRef], asked: list[CheckpointRef]) -> Beyond:
+    return find_beyond(kept(tmp_path / "found.csv.gz", *listed), asked)
+
+
+def test_nothing_is_beyond_an_input_that_names_all_that_is_listed(tmp_path: Path) -> None:
+    found = beyond(tmp_path, [ref(1), ref(2)], [ref(2), ref(1), ref(3)])
+
+    assert (found.listed_count, found.count, found.cluster_count) == (2, 0, 0)
+    assert found.clusters == ()
+    assert str(found) == "found.csv lists 2 checkpoints, all of them in the input."
+
+
+def test_clusters_that_the_input_never_names_come_first(tmp_path: Path) -> None:
+    listed = [ref(1), ref(2), ref(3), ref(4, "billing"), ref(5, "billing", H)]
+    found = beyond(tmp_path, listed, [ref(1), ref(9, "billing", H)])
+
+    assert found.clusters == (
+        BeyondCluster(G, "billing", 1, f"{4:024x}", is_asked=False),
+        BeyondCluster(G, "orders", 2, f"{3:024x}", is_asked=True),
+        BeyondCluster(H, "billing", 1, f"{5:024x}", is_asked=True),
+    )
+    assert (found.count, found.cluster_count) == (4, 3)
+    assert "5 checkpoints, 4 of them, of 3 clusters, beyond the input." in str(found)
+
+
+def test_a_checkpoint_listed_twice_counts_once(tmp_path: Path) -> None:
+    found = beyond(tmp_path, [ref(1), ref(1)], [])
+
+    assert (found.listed_count, found.count) == (1, 1)
+
+
+def test_places_that_could_not_be_listed_are_said(tmp_path: Path) -> None:
+    """`discover` leaves a line for each of them that is no triple."""
+    found = find_beyond(kept(tmp_path / "found.csv.gz", ref(1), more=f"{G},orders,\n"), [ref(1)])
+
+    assert found.bad_line_count == 1
+    assert "1 of its lines are places that could not be listed" in str(found)
+
+
+def test_more_clusters_than_are_shown_are_counted(tmp_path: Path) -> None:
+    listed = [ref(1, f"c{number}") for number in range(SHOWN_CLUSTERS + 5)]
+    found = beyond(tmp_path, listed, [])
+
+    assert len(found.clusters) == SHOWN_CLUSTERS
+    assert found.cluster_count == SHOWN_CLUSTERS + 5
+
+
+def test_a_file_without_the_columns_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "found.csv.gz"
+    path.write_bytes(gzip.compress(b"a,b\n1,2\n"))
+
+    with pytest.raises(InputUnusable):
+        find_beyond(KeptInput(path, "", "found.csv"), [])
+
+
+# --- the command line ---
+
+
+def test_a_run_says_and_keeps_what_is_beyond_it(night: Night, tmp_path: Path) -> None:
+    listed = tmp_path / "discovered.csv"
+    write_input(listed, night.scene.triples)
+    night.write(4)
+    ended = night.run("--discovered", listed)
+    (run,) = night.books.runs
+
+    assert f"{len(night.scene.triples) - 4} of them" in ended.err
+    found = summary(run)["beyond"]
+    assert found["count"] == len(night.scene.triples) - 4
+    manifest = json.loads((run / "manifest.json").read_bytes())
+    paths = {file["path"] for file in manifest["files"]}
+    assert "evidence/discovered.csv.gz" in paths
+    assert gzip.decompress((run / "evidence/discovered.csv.gz").read_bytes()) == listed.read_bytes()
+    assert not list(night.out.rglob(".work/*.csv.gz"))
+
+
+def test_a_file_that_discover_did_not_write_stops_before_the_first_request(
+    night: Night, tmp_path: Path
+) -> None:
+    listed = tmp_path / "other.csv"
+    listed.write_text("a,b\n1,2\n", "utf-8")
+    ended = night.run("--discovered", listed)
+
+    assert ended.code == 65
+    assert f"--discovered {listed}" in ended.err
+    assert night.asked == 0

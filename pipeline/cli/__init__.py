@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, plan, run, simulate, verify
+from pipeline.cli import demo, discover, plan, report, run, simulate, verify
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in (
     plan.plan,
     demo.demo,
     simulate.simulate,
+    report.report,
     verify.verify,
 ):
     app.command()(command)

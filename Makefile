@@ -73,8 +73,8 @@ format: venv-dev ## format, and mend what ruff can mend safely
 bench: venv-dev ## measure speed, memory and rates (about 15 minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-docs: venv ## renew docs/tables.md from the schemas
-	@$(BIN)/python -m pipeline.dictionary > docs/tables.md
+docs: venv ## renew docs/tables.md and docs/rules.md from what the code declares
+	@for page in tables rules; do $(BIN)/python -m pipeline.dictionary $$page > docs/$$page.md || exit 1; done
 
 lock: ## renew both lock files (UPGRADE= keeps the versions that still fit)
 	@sh -c "$$MAKE_LOCKS"

@@ -1,14 +1,16 @@
-"""Derive: journal and policy → tables, findings, verdicts, evidence, reports.
+"""Derive: what was collected, and a policy → tables, findings, verdicts, evidence, reports.
 
-Nothing here asks anybody anything: the same journal gives the same rows. Reading goes in key order,
-a cluster at a time, so memory does not grow with the input.
+What was collected is in a journal, or in the folder of a run that was published. Nothing here asks
+anybody anything: the same replies give the same rows. Reading goes in key order, a cluster at a
+time, so memory does not grow with the input.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,14 +19,15 @@ from pipeline.atlas import read_item, read_reply
 from pipeline.bodies import read_documented
 from pipeline.changes import Changes
 from pipeline.checkpoints import Checkpoint, CheckpointRef
-from pipeline.errors import ProgramFault
+from pipeline.errors import InputUnusable, ProgramFault
+from pipeline.evidence import Evidence
 from pipeline.findings import judge
-from pipeline.intake import read_header
-from pipeline.journal import PAGES_AT_HAND, Answered, Batch, Journal, StoredReply
+from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.judgements import Judgement
 from pipeline.listing import Entry, read_page
 from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
+from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
 from pipeline.report.timeline import Replies
@@ -42,13 +45,61 @@ from pipeline.tables import (
     Table,
 )
 from pipeline.transport import is_loopback
+from pipeline.triples import BadLine, Header
 
 #: Headers by which Atlas announces that the operation will go.
 _ANNOUNCEMENTS = ("deprecation", "sunset")
 
 
+class Collected(Protocol):
+    """What is derived from: a `Journal`, or the `Evidence` of a published run."""
+
+    def header(self) -> Header:
+        """Give the header of the input."""
+        ...
+
+    def bad_lines(self) -> Iterable[BadLine]:
+        """Give the bad lines in the input's order."""
+        ...
+
+    def replies_of_no_triple(self) -> Iterable[StoredReply]:
+        """Give, in the order of arrival, the replies to what was not asked for one triple."""
+        ...
+
+    def batches(self) -> Iterable[Batch]:
+        """Give every triple in key order, with its answer and all replies, some at a time."""
+        ...
+
+    def reply_count(self) -> int:
+        """Count all replies."""
+        ...
+
+
+def facts_of(run: PublishedRun) -> RunFacts:
+    """Read the facts of a published run back from its manifest; raises `InputUnusable`."""
+    manifest = run.path / "manifest.json"
+    try:
+        return msgspec.json.decode(manifest.read_bytes(), type=RunFacts)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(f"{manifest} cannot be read: {error}", hint=AS_IT_WAS) from error
+
+
+def judgements(collected: Collected, policy: Policy, as_of: datetime) -> Iterator[Judgement]:
+    """Judge every cluster in key order; `as_of`, an aware time, is when the run began."""
+    for answers in _by_cluster(row for batch in collected.batches() for row in batch.answered):
+        yield judge(answers, policy, as_of)
+
+
+def rejudge(run: PublishedRun, policy: Policy) -> Iterator[Judgement]:
+    """Judge the evidence of a published run anew, by today's rules and as of its own start.
+
+    Raises `InputUnusable` where the run's folder is not as it was published.
+    """
+    return judgements(Evidence(run), policy, run.manifest.started_at)
+
+
 def derive(
-    journal: Journal,
+    collected: Collected,
     policy: Policy,
     facts: RunFacts,
     staging: Staging,
@@ -68,10 +119,10 @@ def derive(
     with ExitStack() as stack:
         tables = _Tables(stack, staging, facts, seen)
         file = stack.enter_context(staging.open_text("unresolved.csv"))
-        write_unresolved = unresolved_writer(file, read_header(journal))
-        for stored in journal.replies_of_no_triple():
+        write_unresolved = unresolved_writer(file, collected.header())
+        for stored in collected.replies_of_no_triple():
             tables.add_replies([stored])
-        for answers in _by_cluster(_keep_evidence(journal.batches(), tables), tally):
+        for answers in _by_cluster(_keep_evidence(collected.batches(), tables, tally)):
             judgement = judge(answers, policy, facts.started_at)
             see(judgement)
             tally.add(judgement)
@@ -80,34 +131,36 @@ def derive(
     tally.policy = policy
     tally.timeline = seen.timeline()
     tally.changes = compare(staging)
-    summary = tally.summary(facts, journal.bad_lines())
+    summary = tally.summary(facts, collected.bad_lines())
     _write_run(summary, staging)
-    _check_rows(summary, staging, journal.reply_count())
+    _check_rows(summary, staging, collected.reply_count())
     _write_reports(summary, staging)
     return summary
 
 
-def _keep_evidence(batches: Iterable[Batch], tables: "_Tables") -> Iterator[Answered]:
+def _keep_evidence(batches: Iterable[Batch], tables: "_Tables", tally: Tally) -> Iterator[Answered]:
     """Give what is answered; on the way every reply goes into the evidence."""
     for batch in batches:
         tables.add_replies(batch.replies)
-        yield from batch.answered
+        for row in batch.answered:
+            if row.reply is not None:
+                _notice_announcements(row.reply, tally)
+            yield row
 
 
-def _by_cluster(answered: Iterable[Answered], tally: Tally) -> Iterator[list[Answer]]:
+def _by_cluster(answered: Iterable[Answered]) -> Iterator[list[Answer]]:
     rows = groupby(answered, key=lambda row: (row.ref.group_id, row.ref.cluster_name))
     for _, cluster in rows:
-        yield [_read(row, tally) for row in cluster]
+        yield list(map(_read, cluster))
 
 
-def _read(row: Answered, tally: Tally) -> Answer:
+def _read(row: Answered) -> Answer:
     """Read the stored reply again: what is published comes from there and nowhere else."""
     stored = row.reply
     if stored is None:
         if row.failure is None:
             raise ProgramFault(f"{row.ref} has neither a reply nor a failure")
         return Answer(row.ref, row.line, row.labels, row.failure, row.attempts, row.fetched_by)
-    _notice_announcements(stored, tally)
     return Answer(
         row.ref,
         row.line,

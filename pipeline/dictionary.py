@@ -1,17 +1,20 @@
-"""The data dictionary, made from the schemas: every column, and every enumeration.
+"""Pages made from what the code declares: every column and enumeration, and every rule.
 
-`python -m pipeline.dictionary > docs/tables.md` renews the page.
+`python -m pipeline.dictionary tables > docs/tables.md` renews the one, `rules` the other.
 """
 
+import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from typing import Any
 
 from pipeline.checkpoints import Anomaly
 from pipeline.outcomes import Verdict
 from pipeline.policy import Severity, default_policy
 from pipeline.report.advice import ADVICE
-from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
+from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES, RULES, RULES_VERSION
+from pipeline.rules.rule import Rule
 from pipeline.tables import REPLIES, RUN_COLUMNS, SCHEMA_VERSION, TABLES, Table
 
 _INTRODUCTION = f"""\
@@ -65,18 +68,21 @@ def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _enumerations() -> str:
     terms = default_policy().rules
     rules = (
-        (f"`{rule_id}`", terms[rule_id].severity, (rule.__doc__ or "").partition("\n")[0])
-        for rule_id, rule in {**CHECKPOINT_RULES, **CLUSTER_RULES}.items()
+        (f"`{rule_id}`", rule.scope, terms[rule_id].severity, rule.title)
+        for rule_id, rule in RULES.items()
     )
     kinds = ((f"`{kind}`", meaning, advice) for kind, (meaning, advice) in ADVICE.items())
     return "\n".join(
         [
             "## Values\n",
             *_lists(),
-            f"### rule_id\n\n{_grid(('rule', 'severity by default', 'reads, and why'), rules)}",
+            f"### rule_id\n\nMore of them in [rules.md](rules.md).\n\n{_grid(_RULE_HEAD, rules)}",
             f"### failure_kind\n\n{_grid(('kind', 'meaning', 'what to do'), kinds)}",
         ]
     )
+
+
+_RULE_HEAD = ("rule", "scope", "severity by default", "objects where")
 
 
 def _lists() -> Iterator[str]:
@@ -89,5 +95,59 @@ def _lists() -> Iterator[str]:
         yield f"### {name}\n\n{', '.join(f'`{value}`' for value in values)}\n"
 
 
+# --- the rules ----------------------------------------------------------------------------------
+
+_RULES_INTRODUCTION = f"""\
+# Rules
+
+Rules version {RULES_VERSION}. Made from the rules and the default policy by `make docs`.
+
+A rule says what is true of a checkpoint or a cluster as it was listed; the policy says what that is
+worth: its severity, whether it leads to FAIL, which controls it bears on (none is ever *satisfied*
+by it), and the thresholds it compares with. Exactly at a threshold is within it. A rule whose
+threshold is not set judges nothing, and neither does one that cannot know: what is inconclusive may
+be restorable.
+
+What no rule can see is whether a restore was tested: the API does not show it.
+"""
+
+
+def rules_page() -> str:
+    """Give the page of the rules as Markdown."""
+    return "\n".join(
+        [
+            _RULES_INTRODUCTION,
+            f"## Rules over a checkpoint\n\n{_rules(CHECKPOINT_RULES)}",
+            f"## Rules over a cluster\n\n{_rules(CLUSTER_RULES)}",
+            "## Why\n",
+            *(f"### {rule.rule_id}\n\n{_reasons(rule)}\n" for rule in RULES.values()),
+        ]
+    )
+
+
+def _rules(rules: Iterable[Rule[Any]]) -> str:
+    head = ("rule", "objects where", "reads", "compares with", "by default", "controls", "source")
+    return _grid(head, map(_rule_cells, rules))
+
+
+def _rule_cells(rule: Rule[Any]) -> tuple[str, ...]:
+    terms = default_policy().rules[rule.rule_id]
+    return (
+        f"[`{rule.rule_id}`](#{rule.rule_id})",
+        rule.title,
+        ", ".join(f"`{one}`" for one in rule.reads),
+        ", ".join(f"`{one}`" for one in rule.thresholds),
+        f"{terms.severity}, {'FAIL' if terms.fails else 'a finding only'}",
+        "; ".join(terms.controls),
+        rule.source,
+    )
+
+
+def _reasons(rule: Rule[Any]) -> str:
+    return inspect.cleandoc(rule.judge.__doc__ or "")
+
+
+PAGES = {"tables": dictionary, "rules": rules_page}
+
 if __name__ == "__main__":
-    sys.stdout.write(dictionary())
+    sys.stdout.write(PAGES[sys.argv[1]]())

@@ -1,22 +1,28 @@
 """Judging: one cluster's answers and a policy → verdicts, findings, and what excuses them."""
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
-from itertools import pairwise
-from typing import TypeVar
 
-from pipeline.checkpoints import Checkpoint
+import msgspec
+
 from pipeline.excuses import excused
 from pipeline.judgements import Cluster, Finding, Judgement, Outcome
-from pipeline.outcomes import Answer, Failure, Verdict, moment
+from pipeline.outcomes import Answer, Failure, Verdict
 from pipeline.policy import Policy
-from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES, Objection
-
-Judged = TypeVar("Judged")
+from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
+from pipeline.rules.listed import Listed
+from pipeline.rules.recovery import rpo_status
+from pipeline.rules.rule import Case, Objection, Rule
+from pipeline.rules.standing import Standing, standing
 
 #: A cluster's verdict is the worst among its checkpoints'.
 _WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ABSENT, Verdict.PASS)
+
+#: The rule whose objection makes a checkpoint's times worth nothing.
+_CLOCK_RULE = "clock-in-future"
+
+#: What each rule objects to, by its id.
+_Found = list[tuple[str, Objection]]
 
 
 def judge(answers: Sequence[Answer], policy: Policy, as_of: datetime) -> Judgement:
@@ -25,43 +31,45 @@ def judge(answers: Sequence[Answer], policy: Policy, as_of: datetime) -> Judgeme
     `as_of`, an aware time, is when the run began: by it waivers lapse. Ages are counted back from
     the replies' own times.
     """
-    objections = [_object_to_checkpoint(answer) for answer in answers]
-    outcomes = [_outcome(*pair) for pair in zip(answers, objections, strict=True)]
-    verdicts = Counter(outcome.verdict for outcome in outcomes)
-    findings = [
-        _finding(answer, answer.ref.checkpoint_id, rule_id, objection, policy)
-        for answer, found in zip(answers, objections, strict=True)
-        for rule_id, objection in found.items()
+    ref = answers[0].ref
+    listed = Listed(answers, policy.thresholds_of(ref.group_id, ref.cluster_name))
+    found = sorted(_apply(CHECKPOINT_RULES, listed), key=_place)
+    failing = {one.place for rule_id, one in found if policy.rules[rule_id].fails}
+    outcomes = [
+        _outcome(answer, has_failed=place in failing) for place, answer in enumerate(answers)
     ]
-    against_cluster = _apply(CLUSTER_RULES, verdicts)
-    findings += [
-        _finding(answers[0], None, rule_id, objection, policy)
-        for rule_id, objection in against_cluster.items()
-    ]
-    cluster = _cluster(answers, outcomes, verdicts, has_failed=bool(against_cluster))
-    return excused(Judgement(cluster, tuple(outcomes), tuple(findings)), policy, as_of)
+    untimed = {one.place for rule_id, one in found if rule_id == _CLOCK_RULE}
+    case = standing(listed, [outcome.verdict for outcome in outcomes], untimed)
+    against_cluster = _apply(CLUSTER_RULES, case)
+    has_failed = any(policy.rules[rule_id].fails for rule_id, _ in against_cluster)
+    findings = [_finding(answers, *one, policy) for one in (*found, *against_cluster)]
+    judgement = Judgement(
+        _cluster(answers[0], case, has_failed=has_failed),
+        tuple(outcomes),
+        tuple(findings),
+        rpo_status(case),
+        policy.owner_of(ref.group_id, ref.cluster_name, _labels(answers[0])),
+    )
+    return excused(judgement, policy, as_of)
 
 
-def _object_to_checkpoint(answer: Answer) -> dict[str, Objection]:
-    if isinstance(answer.found, Failure):
-        return {}
-    return _apply(CHECKPOINT_RULES, answer.found)
+def _apply(rules: Iterable[Rule[Case]], case: Case) -> _Found:
+    return [(rule.rule_id, objection) for rule in rules for objection in rule.judge(case)]
 
 
-def _apply(
-    rules: dict[str, Callable[[Judged], Objection | None]], judged: Judged
-) -> dict[str, Objection]:
-    return {
-        rule_id: objection
-        for rule_id, rule in rules.items()
-        if (objection := rule(judged)) is not None
-    }
+def _place(found: tuple[str, Objection]) -> int:
+    """Give the place of an objection to a checkpoint; the first for one to none."""
+    return found[1].place or 0
 
 
-def _outcome(answer: Answer, objections: dict[str, Objection]) -> Outcome:
+def _labels(answer: Answer) -> dict[str, str]:
+    return msgspec.json.decode(answer.labels, type=dict[str, str])
+
+
+def _outcome(answer: Answer, *, has_failed: bool) -> Outcome:
     ref, found = answer.ref, answer.found
     failure = found if isinstance(found, Failure) else None
-    verdict = Verdict.FAIL if objections else Verdict.PASS
+    verdict = Verdict.FAIL if has_failed else Verdict.PASS
     return Outcome(
         ref.group_id,
         ref.cluster_name,
@@ -83,14 +91,16 @@ def _outcome(answer: Answer, objections: dict[str, Objection]) -> Outcome:
 
 
 def _finding(
-    answer: Answer, checkpoint_id: str | None, rule_id: str, objection: Objection, policy: Policy
+    answers: Sequence[Answer], rule_id: str, objection: Objection, policy: Policy
 ) -> Finding:
     terms = policy.rules[rule_id]
+    place = objection.place
+    ref = answers[place or 0].ref
     return Finding(
-        answer.ref.group_id,
-        answer.ref.cluster_name,
-        checkpoint_id,
-        scope="checkpoint" if checkpoint_id else "cluster",
+        ref.group_id,
+        ref.cluster_name,
+        None if place is None else ref.checkpoint_id,
+        scope="cluster" if place is None else "checkpoint",
         rule_id=rule_id,
         severity=terms.severity,
         message=objection.message,
@@ -100,35 +110,22 @@ def _finding(
     )
 
 
-def _cluster(
-    answers: Sequence[Answer],
-    outcomes: Sequence[Outcome],
-    verdicts: Counter[Verdict],
-    *,
-    has_failed: bool,
-) -> Cluster:
-    points = sorted(
-        answer.found.timestamp
-        for answer, outcome in zip(answers, outcomes, strict=True)
-        if outcome.verdict is Verdict.PASS
-        and isinstance(answer.found, Checkpoint)
-        and answer.found.timestamp is not None
-    )
-    as_of = max((answer.fetched_at for answer in answers if answer.fetched_at), default=None)
-    gaps = [(later - earlier).total_seconds() for earlier, later in pairwise(points)]
+def _cluster(first: Answer, case: Standing, *, has_failed: bool) -> Cluster:
+    verdicts, points, limit = case.verdicts, case.points, case.thresholds.rpo_age
     worst = next(verdict for verdict in _WORST_FIRST if verdicts[verdict])
+    age, largest_gap = case.age, case.largest_gap
     return Cluster(
-        answers[0].ref.group_id,
-        answers[0].ref.cluster_name,
+        first.ref.group_id,
+        first.ref.cluster_name,
         verdict=Verdict.FAIL if has_failed else worst,
-        triple_count=len(answers),
+        triple_count=verdicts.total(),
         pass_count=verdicts[Verdict.PASS],
         fail_count=verdicts[Verdict.FAIL],
         absent_count=verdicts[Verdict.ABSENT],
         inconclusive_count=verdicts[Verdict.INCONCLUSIVE],
         newest_restorable_at=points[-1] if points else None,
-        rpo_age_s=(moment(as_of) - points[-1]).total_seconds() if points and as_of else None,
-        rpo_limit_s=None,
+        rpo_age_s=None if age is None else age.total_seconds(),
+        rpo_limit_s=None if limit is None else limit.total_seconds(),
         oldest_restorable_at=points[0] if points else None,
-        largest_gap_s=max(gaps, default=None),
+        largest_gap_s=None if largest_gap is None else largest_gap.total_seconds(),
     )

@@ -19,7 +19,7 @@ import msgspec
 
 from pipeline.errors import InputMissing, InputUnusable, OutputsUnwritable
 from pipeline.journal import Journal
-from pipeline.triples import BadLine, Header, Triple, TripleReader
+from pipeline.triples import BadLine, Triple, TripleReader
 
 #: What the input, and what `discover` wrote, are called among the evidence.
 INPUT_FILE, DISCOVERED_FILE = "input.csv.gz", "discovered.csv.gz"
@@ -148,11 +148,6 @@ def load_input(kept: KeptInput, journal: Journal, *, strict: bool) -> None:
             f"the input names no checkpoint: {found if lines.count else 'there is only a header'}"
         )
     journal.set_facts(header=header, line_count=str(lines.count))
-
-
-def read_header(journal: Journal) -> Header:
-    """Give the header of the input that the journal holds."""
-    return msgspec.json.decode(journal.fact("header"), type=Header)
 
 
 def _first_bad(journal: Journal) -> str:

@@ -35,7 +35,7 @@ from pipeline.outcomes import (
     moment,
 )
 from pipeline.packing import COMMON_BODY, Packer, dictionary_of, digest, seal_of
-from pipeline.triples import BadLine, Fault, Triple
+from pipeline.triples import BadLine, Fault, Header, Triple
 
 #: Changes with every change of the tables below; a journal of another format is not gone on with.
 FORMAT = "3"
@@ -368,6 +368,10 @@ class Journal:
             else:
                 labels = _encode_labels(line.labels) if line.labels else "{}"
                 yield (line.line, *msgspec.structs.astuple(line.ref), labels)
+
+    def header(self) -> Header:
+        """Give the header of the input."""
+        return msgspec.json.decode(self.fact("header"), type=Header)
 
     def bad_lines(self) -> Iterator[BadLine]:
         """Give the bad lines in the input's order."""

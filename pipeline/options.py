@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
+from pipeline.durations import duration_of
 from pipeline.errors import ConfigurationWrong
 from pipeline.outcomes import FetchBy
 
@@ -110,8 +111,6 @@ ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
 ]
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
 
 def read_duration(option: str, text: str) -> timedelta | None:
     """Read the value of `option`, as 90m, 36h, 7d or 2w; None where it is empty.
@@ -120,22 +119,12 @@ def read_duration(option: str, text: str) -> timedelta | None:
     """
     if not text:
         return None
-    found = re.fullmatch(r"(\d{1,6})([smhdw])", text, re.ASCII)
-    if found is None:
+    try:
+        return duration_of(text)
+    except ValueError as error:
         raise ConfigurationWrong(
-            f"{option} {text!r} is not a duration", hint="write it as 90m, 36h, 7d or 2w"
-        )
-    duration = timedelta(**{_UNITS[found[2]]: int(found[1])})
-    if duration > _LONGEST_DURATION:
-        raise ConfigurationWrong(
-            f"{option} {text!r} is longer than there has been Atlas",
-            hint="leave it out, or write it as 90m, 36h, 7d or 2w",
-        )
-    return duration
-
-
-#: Far more than Atlas's age, and far less than what calendars can take away from today.
-_LONGEST_DURATION = timedelta(days=36_500)
+            f"{option} {error}", hint="leave it out, or write it as 90m, 36h, 7d or 2w"
+        ) from error
 
 
 def read_input_age(text: str, source: str) -> timedelta | None:

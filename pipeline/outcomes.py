@@ -63,6 +63,14 @@ class FetchBy(StrEnum):
 #: Atlas itself says that there is no such checkpoint.
 ABSENT_KINDS = frozenset({FailureKind.CHECKPOINT_ABSENT, FailureKind.BACKUPS_ABSENT})
 
+#: What a waiver can excuse: Atlas's own word, which asking again does not change. Whatever leaves
+#: open what Atlas would say (throttled, unreachable, not asked, withdrawn) is never among them.
+EXCUSABLE_KINDS = ABSENT_KINDS | {
+    FailureKind.CLUSTER_NOT_FOUND,
+    FailureKind.PROJECT_NOT_FOUND,
+    FailureKind.PROJECT_REFUSED,
+}
+
 #: Worth asking again within the run; a 429 is the token bucket's business and not among them.
 TRANSIENT_KINDS = frozenset(
     {

@@ -1,23 +1,40 @@
-"""The policy: what each rule is worth, and which controls its result bears on.
+"""The policy: what each rule is worth, what the rules compare with, what was decided to be borne.
 
-A policy is TOML text; the one in force is kept with the evidence exactly as it was read. For now
-there is one, the default; `findings` asks it about every rule by its id.
+A policy is TOML text; the one in force is kept with the evidence exactly as it was read. A file is
+laid over the default, which comes with this program: what the file does not say stays as it is
+there. All that is wrong with a file is told at once, by key and line (see `documents`).
 """
 
 import hashlib
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
+from pipeline.documents import (
+    Document,
+    Table,
+    Wrong,
+    day_of,
+    flag_of,
+    nearest,
+    share_of,
+    text_of,
+)
+from pipeline.durations import duration_of
 from pipeline.errors import ConfigurationWrong
-from pipeline.outcomes import FailureKind
+from pipeline.outcomes import EXCUSABLE_KINDS, FailureKind
+
+#: What excuses an absence by the retention window; no waiver can be called so.
+RETENTION = "retention"
 
 
 class Severity(StrEnum):
@@ -29,12 +46,17 @@ class Severity(StrEnum):
     LOW = "low"
 
 
-class RuleTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a policy says about one rule; `fails`: that what it objects to is a FAIL."""
+class RuleTerms(msgspec.Struct, frozen=True):
+    """What a policy says about one rule.
+
+    `fails`: that what it objects to is a FAIL; else it is a finding beside the verdict. `enabled`:
+    that it is judged at all.
+    """
 
     severity: Severity
     controls: tuple[str, ...] = ()
     fails: bool = True
+    enabled: bool = True
 
 
 class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +65,7 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
     `rpo_age`: of the newest restorable point; `gap`: between two neighbouring ones;
     `token_spread`: from a checkpoint's first token to its last; `token_distance`: from its
     `timestamp` to any token; `run_time`: from `started` to `completed`; `retention`: how long
-    checkpoints are kept; `min_restorable`: checkpoints of a cluster that pass.
+    checkpoints are kept; `min_restorable`: checkpoints of a cluster that pass, 0: not judged.
     """
 
     rpo_age: timedelta | None = None
@@ -56,12 +78,15 @@ class Thresholds(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True):
-    """What a policy says about the clusters that two globs name: owner, and changed thresholds."""
+    """What a policy says about the clusters that two globs name: owner, and changed thresholds.
+
+    `thresholds` holds those it names only; None lifts a limit.
+    """
 
     project: str = "*"
     cluster: str = "*"
     owner: str = ""
-    thresholds: dict[str, timedelta | int] = {}
+    thresholds: dict[str, timedelta | int | None] = {}
 
 
 class Waiver(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,19 +108,14 @@ class Waiver(msgspec.Struct, frozen=True, kw_only=True):
     checkpoints: tuple[str, ...] = ()
 
 
-class PopulationTerms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class PopulationTerms(msgspec.Struct, frozen=True):
     """What a policy says about the population.
 
     `allowed_drop` is the share, from 0 to 1, of the triples of the last complete run that may be
     gone before a run is not complete.
     """
 
-    allowed_drop: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
-
-
-class _Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    rules: dict[str, RuleTerms]
-    population: PopulationTerms = PopulationTerms()
+    allowed_drop: float = 0.2
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +128,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     text: str
     rules: dict[str, RuleTerms]
-    name: str = "default"
+    name: str = "unnamed"
     population: PopulationTerms = PopulationTerms()
     thresholds: Thresholds = Thresholds()
     scopes: tuple[Scope, ...] = ()
@@ -143,16 +163,28 @@ def _names(globs: Scope | Waiver, group_id: str, cluster_name: str) -> bool:
     return fnmatchcase(group_id, globs.project) and fnmatchcase(cluster_name, globs.cluster)
 
 
-def read_policy(text: str, source: str = "the policy") -> Policy:
-    """Read a policy; `source` is what errors call it.
+class PolicyWrong(ConfigurationWrong):
+    """A policy file that cannot be used; `faults` are all of its faults, a line each."""
 
-    Raises `ConfigurationWrong` naming the line or the key at fault.
+    hint = "mend the file; `checkpoint-audit policy check FILE` lists its faults, one a line"
+
+    def __init__(self, source: str, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        more = len(faults) - _SAID_FAULTS
+        said = [*faults[:_SAID_FAULTS], *([f"and {more} more"] if more > 0 else [])]
+        super().__init__(f"{source} cannot be used: {'; '.join(said)}")
+
+
+#: Faults that the message of a refused policy names.
+_SAID_FAULTS = 20
+
+
+def read_policy(text: str, source: str = "the policy") -> Policy:
+    """Read a policy and lay it over the default; `source` is what errors call it.
+
+    Raises `PolicyWrong` with every fault.
     """
-    try:
-        document = msgspec.convert(tomllib.loads(text), _Document)
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigurationWrong(f"{source} cannot be used: {error}") from error
-    return Policy(text=text, rules=document.rules, population=document.population)
+    return _read(text, source, default_policy())
 
 
 def read_policy_file(path: Path) -> Policy:
@@ -161,13 +193,258 @@ def read_policy_file(path: Path) -> Policy:
     Raises `ConfigurationWrong` also where the file cannot be read.
     """
     try:
-        text = path.read_text("utf-8")
+        text = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationWrong(f"the policy {path} cannot be read: {said}") from error
+        raise ConfigurationWrong(
+            f"the policy {path} cannot be read: {said}",
+            hint="give --policy a TOML file that may be read; without it the default is taken",
+        ) from error
     return read_policy(text, str(path))
 
 
+@cache
 def default_policy() -> Policy:
     """Give the policy that comes with this program."""
-    return read_policy(resources.files("pipeline").joinpath("policy.toml").read_text("utf-8"))
+    text = resources.files("pipeline").joinpath("policy.toml").read_text("utf-8")
+    return _read(text, "the default policy", None)
+
+
+# --- reading ------------------------------------------------------------------------------------
+#
+# Each function reads one table. Values that are wrong are kept by the document as faults and stood
+# in for, so that the reading goes on to the next; a policy with a fault never gets out of `_read`.
+
+
+def _read(text: str, source: str, base: Policy | None) -> Policy:
+    """Read a policy, laid over `base`; None: it is the default itself."""
+    try:
+        document = Document(text)
+    except tomllib.TOMLDecodeError as error:
+        raise PolicyWrong(source, [f"it is not TOML: {error}"]) from error
+    policy = _policy(document.root, text, base or Policy(text=text, rules={}))
+    if document.faults:
+        raise PolicyWrong(source, [str(fault) for fault in document.in_order])
+    return policy
+
+
+def _policy(root: Table, text: str, base: Policy) -> Policy:
+    rules = _rules(root.table("rules"), base.rules)
+    policy = Policy(
+        text=text,
+        name=root.take("name", text_of, "unnamed"),
+        owner_label=root.take("owner_label", text_of, base.owner_label),
+        announce=root.take("announce_waivers", _duration, base.announce),
+        population=_population(root.table("population"), base.population),
+        thresholds=_laid_over(base.thresholds, root.table("thresholds")),
+        scopes=tuple(_scope(table) for table in root.tables("clusters")),
+        rules=rules,
+        waivers=_waivers(root.tables("waivers"), rules),
+    )
+    root.close()
+    return policy
+
+
+def _rules(table: Table, base: dict[str, RuleTerms]) -> dict[str, RuleTerms]:
+    """Read what is said about rules. Which there are, the default policy says: it has no base."""
+    rules = dict(base)
+    for rule_id in table.values:
+        terms = table.table(rule_id)
+        if not base:
+            severity = terms.need("severity", _severity, Severity.CRITICAL)
+            rules[rule_id] = _rule(terms, RuleTerms(severity))
+        elif rule_id in base:
+            rules[rule_id] = _rule(terms, base[rule_id])
+        else:
+            table.fault(rule_id, f"there is no such rule; {nearest(rule_id, base)}")
+    return rules
+
+
+def _rule(table: Table, base: RuleTerms) -> RuleTerms:
+    terms = RuleTerms(
+        severity=table.take("severity", _severity, base.severity),
+        controls=table.take_all("controls", _control, base.controls),
+        fails=table.take("fails", flag_of, base.fails),
+        enabled=table.take("enabled", flag_of, base.enabled),
+    )
+    table.close()
+    return terms
+
+
+def _population(table: Table, base: PopulationTerms) -> PopulationTerms:
+    terms = PopulationTerms(allowed_drop=table.take("allowed_drop", share_of, base.allowed_drop))
+    table.close()
+    return terms
+
+
+def _laid_over(base: Thresholds, table: Table) -> Thresholds:
+    changed: dict[str, Any] = _thresholds(table)
+    table.close()
+    return msgspec.structs.replace(base, **changed)
+
+
+def _thresholds(table: Table) -> dict[str, timedelta | int | None]:
+    """Read the thresholds that a table names."""
+    read = {name: table.take(name, reader, None) for name, reader in _THRESHOLDS.items()}
+    return {name: value for name, value in read.items() if name in table.values}
+
+
+def _scope(table: Table) -> Scope:
+    if not {"project", "cluster"} & set(table.values):
+        table.fault("", "names no cluster; wanted `project`, `cluster` or both")
+    scope = Scope(
+        project=table.take("project", _project, "*"),
+        cluster=table.take("cluster", _cluster, "*"),
+        owner=table.take("owner", text_of, ""),
+        thresholds=_thresholds(table),
+    )
+    table.close()
+    if not set(table.values) - {"project", "cluster"}:
+        table.fault("", "says nothing about its clusters; wanted `owner` or a threshold")
+    return scope
+
+
+def _waivers(tables: list[Table], rules: Mapping[str, RuleTerms]) -> tuple[Waiver, ...]:
+    waivers: dict[str, Waiver] = {}
+    paths: dict[str, str] = {}
+    for table in tables:
+        waiver = _waiver(table, rules)
+        if waiver.id in waivers:
+            table.fault("id", f'"{waiver.id}" is the id of {paths[waiver.id]} too')
+        elif waiver.id:
+            waivers[waiver.id], paths[waiver.id] = waiver, table.path
+    return tuple(waivers.values())
+
+
+def _waiver(table: Table, rules: Mapping[str, RuleTerms]) -> Waiver:
+    waiver_id = table.need("id", _waiver_id, "")
+    table.about = f"waiver {waiver_id}" if waiver_id else ""
+    if not {"rules", "kinds"} & set(table.values):
+        table.fault("", "excuses nothing; wanted `rules`, `kinds` or both")
+    waiver = Waiver(
+        id=waiver_id,
+        reason=table.need("reason", text_of, ""),
+        owner=table.need("owner", text_of, ""),
+        approver=table.need("approver", text_of, ""),
+        expires_on=table.need("expires", day_of, date.max),
+        rules=table.take_all("rules", partial(_rule_id, rules), (), least=1),
+        kinds=table.take_all("kinds", _kind, (), least=1),
+        project=table.take("project", _project, "*"),
+        cluster=table.take("cluster", _cluster, "*"),
+        checkpoints=table.take_all("checkpoints", _checkpoint, (), least=1),
+    )
+    table.close()
+    return waiver
+
+
+# --- values: each gives what a value means, or raises `Wrong` ------------------------------------
+
+
+def _severity(value: object) -> Severity:
+    if isinstance(value, str) and value in set(Severity):
+        return Severity(value)
+    raise Wrong(value, f"one of {', '.join(Severity)}")
+
+
+def _control(value: object) -> str:
+    """Controls are joined by semicolons in a column."""
+    if isinstance(value, str) and value.strip() and ";" not in value:
+        return value.strip()
+    raise Wrong(value, "the name of a control with its edition, without a semicolon")
+
+
+def _duration(value: object) -> timedelta:
+    try:
+        return duration_of(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise Wrong(
+            value, 'a duration of at most 36500d, as "60s", "90m", "36h" or "7d"'
+        ) from error
+
+
+def _limit(value: object) -> timedelta | None:
+    if value == NONE:
+        return None
+    try:
+        return _duration(value)
+    except Wrong as wrong:
+        raise Wrong(value, _LIMIT) from wrong
+
+
+def _limit_above_zero(value: object) -> timedelta | None:
+    """Nothing is as new, as near or as short-lived as this, so that it can only be a slip."""
+    limit = _limit(value)
+    if limit == timedelta(0):
+        raise Wrong(value, f"more than that: {_LIMIT}")
+    return limit
+
+
+#: Where a limit is set in general, this lifts it.
+NONE = "none"
+_LIMIT = f'a duration of at most 36500d, as "60s", "90m", "36h" or "7d", or "{NONE}"'
+
+
+def _count(value: object) -> int:
+    if value == NONE:
+        return 0
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise Wrong(value, f'a whole number from 0 on, or "{NONE}"')
+
+
+_THRESHOLDS: dict[str, Callable[[object], timedelta | int | None]] = {
+    "rpo_age": _limit_above_zero,
+    "gap": _limit_above_zero,
+    "token_spread": _limit,
+    "token_distance": _limit,
+    "run_time": _limit,
+    "retention": _limit_above_zero,
+    "min_restorable": _count,
+}
+
+
+def _project(value: object) -> str:
+    """Ids are lower-cased in the input too. A project's name would never match."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f*?\[\]!-]+", value.lower()):
+        return value.lower()
+    raise Wrong(value, "a project's id, 24 hexadecimal digits, or a glob of ids")
+
+
+def _cluster(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_*?\[\]!-]+", value):
+        return value
+    raise Wrong(value, "a cluster's name, or a glob of names")
+
+
+def _checkpoint(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{24}", value.lower()):
+        return value.lower()
+    raise Wrong(value, "a checkpoint's id, 24 hexadecimal digits")
+
+
+def _waiver_id(value: object) -> str:
+    """Ids stand in a column, several of them joined by commas, beside `retention`."""
+    if isinstance(value, str) and _WAIVER_ID.fullmatch(value) and value != RETENTION:
+        return value
+    raise Wrong(value, f"up to 60 letters, digits and . _ - / # :, and not the word {RETENTION}")
+
+
+_WAIVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/#:-]{0,59}")
+
+
+def _rule_id(rules: Mapping[str, RuleTerms], value: object) -> str:
+    if isinstance(value, str) and value in rules:
+        return value
+    raise Wrong(value, f"the id of a rule; {nearest(str(value), rules)}")
+
+
+def _kind(value: object) -> FailureKind:
+    if not isinstance(value, str) or value not in set(FailureKind):
+        raise Wrong(value, f"a kind of failure; {nearest(str(value), _EXCUSABLE)}")
+    if value not in EXCUSABLE_KINDS:
+        raise Wrong(value, f"a kind that can be excused: {', '.join(_EXCUSABLE)}")
+    return FailureKind(value)
+
+
+#: In the order in which the kinds are declared.
+_EXCUSABLE = [kind for kind in FailureKind if kind in EXCUSABLE_KINDS]

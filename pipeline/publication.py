@@ -8,7 +8,7 @@ import getpass
 import logging
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,8 @@ class Publisher:
         staging = self._folder.stage(facts.run_id)
         try:
             tally = Tally(said)
-            for notice in _notices(journal):
+            notices = _notices(journal)
+            for notice in notices:
                 tally.notice(notice)
             if discovered is not None:
                 tally.beyond = find_beyond(discovered, (ref for _, ref in journal.triples()))
@@ -103,7 +104,7 @@ class Publisher:
             summary = derive(journal, policy, facts, staging, tally, self._see)
             staging.copy("evidence/input.csv.gz", kept.path)
             staging.write("evidence/policy.toml", policy.text)
-            digest = staging.seal(self._manifest(summary))
+            digest = staging.seal(self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:
             staging.discard()
@@ -169,20 +170,32 @@ class Publisher:
             refusal_count=tally.refusals,
         )
 
-    def _manifest(self, summary: Summary) -> dict[str, Any]:
+    def _manifest(self, summary: Summary, policy: Policy, notices: Sequence[str]) -> dict[str, Any]:
         previous = self._folder.current()
         return {
-            "manifest_version": 1,
-            **msgspec.to_builtins(summary.run),
-            "complete": summary.complete,
-            "shortfalls": summary.shortfalls,
-            "exit_code": summary.exit_code,
-            "api_version": API_VERSION,
-            "host": platform.node(),
-            "operator": _operator(),
+            **manifest_of(summary, policy, notices),
             "previous": previous
             and {"run_id": previous.run_id, "manifest_sha256": previous.manifest_sha256},
         }
+
+
+def manifest_of(summary: Summary, policy: Policy, notices: Sequence[str]) -> dict[str, Any]:
+    """Give what the manifest of any run says, but for the run before it.
+
+    `notices` say how the run came about: no reply tells that.
+    """
+    return {
+        "manifest_version": 1,
+        **msgspec.to_builtins(summary.run),
+        "policy_name": policy.name,
+        "complete": summary.complete,
+        "shortfalls": summary.shortfalls,
+        "notices": notices,
+        "exit_code": summary.exit_code,
+        "api_version": API_VERSION,
+        "host": platform.node(),
+        "operator": _operator(),
+    }
 
 
 def _current(summary: Summary, manifest_sha256: str) -> Current:

@@ -39,7 +39,10 @@ class Previous(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What other runs want to know of one; the manifest itself says more."""
+    """What other runs want to know of one; the manifest itself says more.
+
+    `notices` say how the run came about, as far as no reply tells it.
+    """
 
     run_id: str
     audit_name: str
@@ -56,6 +59,7 @@ class Manifest(msgspec.Struct, frozen=True):
     complete: bool | None = None
     exit_code: int | None = None
     shortfalls: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     previous: Previous | None = None
 
 

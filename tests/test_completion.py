@@ -7,16 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipeline.atlas import Request
-from pipeline.completion import _batches, _Definite, _Places
-from pipeline.errors import InputUnusable
-from pipeline.journal import Journal
 from pipeline.simulator import FaultPlan
-from tests.doubles import ref, reply
 from tests.durability import Ended, rows, table
 from tests.nights import NO_FAULTS, Night, facts, summary
 
@@ -305,34 +298,6 @@ def test_a_completion_that_died_beside_its_pointer_is_finished_by_name(night: Ni
     assert night.books.current == ended.run
     assert night.books.attempts()[-1]["published"] is False
     night.books.check_settled()
-
-
-def test_of_an_id_that_a_page_shows_twice_the_first_counts(tmp_path: Path) -> None:
-    """As it did in the run that is completed."""
-    shown = [{"id": ref(1).checkpoint_id, "n": n} for n in range(3)]
-    request, page = Request("/list"), reply(200, {"results": shown})
-    with Journal(tmp_path / "a.journal") as journal:
-        reply_id = journal.record("list", request, page, None)
-        journal.flush()
-        definite = _Definite(1, ref(1), reply_id, None, 0, "list")
-
-        assert _Places(journal).of(definite) == 0
-        with pytest.raises(InputUnusable, match="is not in reply"):
-            _Places(journal).of(definite._replace(ref=ref(2)))
-
-
-def test_large_replies_are_not_gathered(tmp_path: Path) -> None:
-    """As many are read at once as fit into some megabytes, and one at least."""
-    path = tmp_path / "replies.parquet"
-    bodies = [bytes(3_000_000) for _ in range(7)] + [b"x"] * 700
-    with pq.ParquetWriter(path, pa.schema([("body", pa.binary())]), use_dictionary=False) as file:
-        for group in (bodies[:7], bodies[7:]):
-            file.write_table(pa.table({"body": pa.array(group, pa.binary())}))
-    sizes = [batch.num_rows for batch in _batches(pq.ParquetFile(path), ("body",))]
-
-    assert sum(sizes) == 707
-    assert sizes[:3] == [2, 2, 2]
-    assert max(sizes) == 500
 
 
 def test_a_whole_run_that_is_not_current_is_told_as_such(night: Night) -> None:

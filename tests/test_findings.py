@@ -13,20 +13,22 @@ from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
 from pipeline.findings import judge
 from pipeline.judgements import Cluster, Finding, Judgement, Outcome
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
-from pipeline.policy import default_policy, read_policy
-from pipeline.rules import CHECKPOINT_RULES, RULE_IDS
+from pipeline.policy import Scope, default_policy, read_policy
+from pipeline.rules import RULE_IDS
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS
 
 G = "5f" * 12
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 POLICY = default_policy()
+FAILING = {rule_id for rule_id, terms in POLICY.rules.items() if terms.fails}
 
 SHARD = Part("REPLICA_SET", "rs", "shard-0", token_discovered=True)
+OTHER = Part("REPLICA_SET", "rs-1", "shard-1", token_discovered=True)
 CONFIG = Part("CONFIG_SERVER_REPLICA_SET", "config", token_discovered=True)
 OLD_CONFIG = Part("CONFIG_SERVER", token_discovered=True)
 UNTYPED = Part(token_discovered=True)
 HEALTHY = Checkpoint(
-    started=NOON, completed=NOON, timestamp=NOON, restorable=True, parts=(SHARD, SHARD, CONFIG)
+    started=NOON, completed=NOON, timestamp=NOON, restorable=True, parts=(SHARD, OTHER, CONFIG)
 )
 INSTANT = timedelta(microseconds=1)
 
@@ -73,22 +75,34 @@ CASES: list[tuple[str, Checkpoint, set[str]]] = [
     ("healthy, a replica set", changed(parts=(SHARD,)), set()),
     ("not restorable", changed(restorable=False), {"restorable-false"}),
     ("not said whether restorable", changed(restorable=None), {"restorable-not-reported"}),
-    ("a token not seen", changed(parts=(told(False), CONFIG)), {"token-not-discovered"}),
+    (
+        "a contradiction",
+        changed(parts=(told(False), CONFIG)),
+        {"token-not-discovered", "restorable-contradicts-tokens"},
+    ),
     ("a token not spoken of", changed(parts=(told(None), CONFIG)), {"token-not-discovered"}),
     (
         "the config servers' token not seen",
         changed(parts=(SHARD, msgspec.structs.replace(CONFIG, token_discovered=False))),
-        {"token-not-discovered"},
+        {"token-not-discovered", "restorable-contradicts-tokens"},
     ),
     ("a token without a time", changed(parts=(told(True), CONFIG)), set()),
     ("no parts", changed(parts=()), {"no-parts"}),
     ("config servers alone", changed(parts=(CONFIG,)), {"no-parts"}),
-    ("config servers alone, twice", changed(parts=(CONFIG, OLD_CONFIG)), {"no-parts"}),
+    (
+        "config servers alone, twice",
+        changed(parts=(CONFIG, OLD_CONFIG)),
+        {"no-parts", "duplicate-part"},
+    ),
     ("one shard without config servers", changed(parts=(SHARD,)), set()),
     ("one shard with config servers", changed(parts=(SHARD, CONFIG)), set()),
-    ("two shards without config servers", changed(parts=(SHARD, SHARD)), {"no-config-part"}),
-    ("two parts of no known type", changed(parts=(UNTYPED, UNTYPED)), {"no-config-part"}),
-    ("two shards, older config server", changed(parts=(SHARD, SHARD, OLD_CONFIG)), set()),
+    ("two shards without config servers", changed(parts=(SHARD, OTHER)), {"no-config-part"}),
+    (
+        "two parts of no known type",
+        changed(parts=(UNTYPED, UNTYPED)),
+        {"no-config-part", "unknown-part"},
+    ),
+    ("two shards, older config server", changed(parts=(SHARD, OTHER, OLD_CONFIG)), set()),
     ("not completed", changed(completed=None), {"completed-missing"}),
     ("neither started nor completed", changed(started=None, completed=None), {"completed-missing"}),
     ("completed as it started", changed(completed=NOON), set()),
@@ -104,8 +118,22 @@ CASES: list[tuple[str, Checkpoint, set[str]]] = [
     ),
     (
         "a contradiction and more",
-        changed(parts=(told(False), told(None)), completed=NOON - INSTANT),
-        {"token-not-discovered", "no-config-part", "completed-before-started"},
+        changed(
+            parts=(told(False), msgspec.structs.replace(OTHER, token_discovered=None)),
+            completed=NOON - INSTANT,
+        ),
+        {
+            "token-not-discovered",
+            "restorable-contradicts-tokens",
+            "no-config-part",
+            "completed-before-started",
+        },
+    ),
+    ("a shard twice", changed(parts=(SHARD, SHARD, CONFIG)), {"duplicate-part"}),
+    (
+        "a token not seen",
+        changed(parts=(told(False), CONFIG), restorable=False),
+        {"restorable-false", "token-not-discovered"},
     ),
 ]
 
@@ -115,20 +143,72 @@ def test_rules_over_a_checkpoint(what: str, checkpoint: Checkpoint, rule_ids: se
     (outcome,) = judged(checkpoint).outcomes
 
     assert rules_against(checkpoint) == rule_ids, what
-    assert outcome.verdict is (Verdict.FAIL if rule_ids else Verdict.PASS)
+    assert outcome.verdict is (Verdict.FAIL if rule_ids & FAILING else Verdict.PASS)
 
 
-def test_every_rule_has_a_case_that_fails_it_and_one_that_does_not() -> None:
-    for rule_id in CHECKPOINT_RULES:
-        failing = [rule_id in rule_ids for _, _, rule_ids in CASES]
+@pytest.mark.parametrize("fails", [True, False])
+def test_the_policy_says_which_rules_fail(fails: bool) -> None:
+    """Where a rule does not fail, what it objects to is a finding beside a PASS."""
+    terms = {name: msgspec.structs.replace(one, fails=fails) for name, one in POLICY.rules.items()}
+    policy = msgspec.structs.replace(POLICY, rules=terms)
+    for _, checkpoint, rule_ids in CASES:
+        judgement = judge(answers(checkpoint), policy, NOON)
+        wanted = Verdict.FAIL if rule_ids and fails else Verdict.PASS
 
-        assert any(failing)
-        assert not all(failing)
+        assert judgement.outcomes[0].verdict is wanted
+        assert rule_ids <= {one.rule_id for one in judgement.findings}
+        assert judgement.cluster.verdict is wanted
+
+
+def test_findings_come_in_the_order_of_the_checkpoints() -> None:
+    """The table is sorted by checkpoint; those on the cluster come last."""
+    completed = changed(completed=None)
+    found = judged(changed(restorable=False), completed, changed(restorable=False)).findings
+
+    assert [(one.checkpoint_id, one.rule_id) for one in found] == [
+        (f"{0:024x}", "restorable-false"),
+        (f"{1:024x}", "completed-missing"),
+        (f"{2:024x}", "restorable-false"),
+        (None, "no-restorable-checkpoint"),
+    ]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_times_in_the_future_make_no_restorable_point(fails: bool) -> None:
+    """Even where the policy does not fail them: nobody knows which moment they mean."""
+    terms = msgspec.structs.replace(POLICY.rules["clock-in-future"], fails=fails)
+    policy = msgspec.structs.replace(POLICY, rules={**POLICY.rules, "clock-in-future": terms})
+    later = NOON + timedelta(days=1)
+    cluster = judge(answers(HEALTHY, changed(timestamp=later)), policy, NOON).cluster
+
+    assert cluster.pass_count == (1 if fails else 2)
+    assert cluster.newest_restorable_at == NOON
+
+
+def test_a_cluster_has_its_own_thresholds_and_an_owner() -> None:
+    hour = timedelta(hours=1)
+    scope = Scope(cluster="ord*", owner="red", thresholds={"rpo_age": hour})
+    policy = msgspec.structs.replace(POLICY, scopes=(scope,))
+    fit = judge(answers(at(-1)), policy, NOON)
+    late = judge(answers(at(-1), at(-1)), policy, NOON)
+
+    assert (fit.owner, fit.rpo_status, fit.cluster.rpo_limit_s) == ("red", "within", 3600.0)
+    assert (late.rpo_status, late.cluster.verdict) == ("exceeded", "FAIL")
+    assert [one.rule_id for one in late.findings] == ["rpo-age"]
+
+
+def test_the_owner_may_stand_in_the_input() -> None:
+    (answer,) = answers(HEALTHY)
+    answer = msgspec.structs.replace(answer, labels='{"team": "red"}')
+    policy = msgspec.structs.replace(POLICY, owner_label="team")
+
+    assert judge([answer], policy, NOON).owner == "red"
 
 
 def test_a_finding_says_what_was_seen_and_names_the_parts() -> None:
     parts = (told(False), Part(replica_set_name="rs-1"), Part(), CONFIG)
-    (finding, _) = judged(changed(parts=parts)).findings
+    found = judged(changed(parts=parts)).findings
+    (finding,) = [one for one in found if one.rule_id == "token-not-discovered"]
 
     assert finding.message == "3 of 4 parts lack a discovered token: shard-0, rs-1, part 2"
     assert finding.observed == "tokenDiscovered: 1 false, 2 not reported"
@@ -138,10 +218,11 @@ def test_a_finding_says_what_was_seen_and_names_the_parts() -> None:
 def test_what_a_finding_says_is_bounded() -> None:
     """How many parts there are, and how long their names, is up to the answer."""
     parts = tuple(Part(shard_name=f"{number}" * 1000) for number in range(5000))
-    finding = judged(changed(parts=parts)).findings[0]
+    found = judged(changed(parts=parts, restorable=False)).findings
 
-    assert finding.message.endswith(" and 4990 more")
-    assert len(finding.message) < 1200
+    assert found[1].message.endswith(" and 4990 more")
+    assert all(len(one.message) < 1200 for one in found)
+    assert all(len(one.observed) < 1200 for one in found)
 
 
 # --- the rule over a cluster --------------------------------------------------------------------
@@ -272,11 +353,25 @@ def test_the_ids_of_rules_are_a_contract() -> None:
         "restorable-false",
         "restorable-not-reported",
         "token-not-discovered",
+        "restorable-contradicts-tokens",
         "no-parts",
         "no-config-part",
+        "shard-missing",
+        "duplicate-part",
+        "unknown-part",
         "completed-missing",
         "completed-before-started",
+        "run-time-too-long",
+        "run-time-unusual",
+        "token-spread",
+        "token-distance",
+        "clock-in-future",
+        "absent-inside-retention",
         "no-restorable-checkpoint",
+        "too-few-restorable",
+        "rpo-age",
+        "rpo-gap",
+        "retention-not-reached",
     )
 
 
@@ -337,7 +432,11 @@ def test_a_checkpoint_fails_if_and_only_if_a_finding_says_why(
     found: list[Checkpoint | Failure],
 ) -> None:
     judgement = judged(*found)
-    accused = {one.checkpoint_id for one in judgement.findings if one.scope == "checkpoint"}
+    accused = {
+        one.checkpoint_id
+        for one in judgement.findings
+        if one.scope == "checkpoint" and one.rule_id in FAILING
+    }
 
     assert accused == {
         one.checkpoint_id for one in judgement.outcomes if one.verdict is Verdict.FAIL
@@ -361,12 +460,20 @@ def test_a_token_more_that_is_not_discovered_never_helps(
 
 @settings(max_examples=100, deadline=None)
 @given(CHECKPOINTS, FOUND)
-def test_no_verdict_depends_on_another_triple(
+def test_what_is_found_alone_is_found_among_others(
     checkpoint: Checkpoint, others: list[Checkpoint | Failure]
 ) -> None:
-    alone = judged(checkpoint).outcomes[0].verdict
+    """Others show that a shard is missing, or that a run time is unusual; they excuse nothing."""
+    alone = rules_of(judged(checkpoint))
+    among = rules_of(judged(checkpoint, *others))
 
-    assert judged(checkpoint, *others).outcomes[0].verdict is alone
+    assert among - {"shard-missing", "run-time-unusual"} == alone
+
+
+def rules_of(judgement: Judgement) -> set[str]:
+    """Ids of the rules that object to the first checkpoint."""
+    first = judgement.outcomes[0].checkpoint_id
+    return {one.rule_id for one in judgement.findings if one.checkpoint_id == first}
 
 
 @settings(max_examples=100, deadline=None)

@@ -15,7 +15,7 @@ import pytest
 from pipeline import intake
 from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import AuditError, InputMissing, InputUnusable, OutputsUnwritable
-from pipeline.intake import KeptInput, keep_input, load_input, read_header
+from pipeline.intake import KeptInput, keep_input, load_input
 from pipeline.journal import Journal
 from tests.doubles import answered
 
@@ -240,7 +240,7 @@ def test_of_a_triple_given_twice_the_first_line_counts(work: Path, journal: Jour
 
 def test_the_header_is_kept_for_who_writes_the_columns_again(work: Path, journal: Journal) -> None:
     load(TEXT.replace(b",", b";"), work, journal)
-    header = read_header(journal)
+    header = journal.header()
 
     assert header.names == ("project_id", "cluster_name", "checkpoint_id", "team")
     assert (header.delimiter, header.labels) == (";", ((3, "team"),))

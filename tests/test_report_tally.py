@@ -24,7 +24,7 @@ from pipeline.report.tally import (
     STATEMENTS,
     Tally,
 )
-from pipeline.rules import RULES_VERSION
+from pipeline.rules import RULES, RULES_VERSION
 from pipeline.triples import BadLine, Fault
 
 G = "5f" * 12
@@ -338,9 +338,7 @@ def test_a_rule_is_told_with_its_controls() -> None:
         "checkpoint",
         terms.controls,
     )
-    assert rule.title == (
-        "`restorable`: Atlas itself says that it cannot restore from this checkpoint."
-    )
+    assert rule.title == RULES["restorable-false"].title
 
 
 def test_a_rule_without_controls_has_none() -> None:

@@ -34,7 +34,7 @@ from pipeline.report.summary import (
     Summary,
 )
 from pipeline.report.timeline import Timeline
-from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES
+from pipeline.rules import RULES
 from pipeline.triples import BadLine
 
 #: How many rows a report shows of each list; what is left out is counted.
@@ -279,13 +279,11 @@ class Tally:
 
     def _rule_count(self, rule_id: str) -> RuleCount:
         example = self._examples[rule_id]
-        rule = CHECKPOINT_RULES.get(rule_id) or CLUSTER_RULES[rule_id]
-        title = (rule.__doc__ or "").partition("\n")[0]
         return RuleCount(
             rule_id,
             example.severity,
             example.scope,
-            title,
+            RULES[rule_id].title,
             tuple(filter(None, example.controls.split("; "))),
             self._rules[rule_id],
             self.policy is None or self.policy.rules[rule_id].fails,

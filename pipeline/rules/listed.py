@@ -1,0 +1,130 @@
+"""What rules judge: the answers of one cluster, and what several rules want to know of them.
+
+Everything here is computed once for a cluster, when a rule first wants it, and takes a time in
+proportion to what the answers hold: a cluster may have 100,000 checkpoints.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import NamedTuple
+
+from pipeline.checkpoints import CONFIG_TYPES, Checkpoint, Part
+from pipeline.outcomes import Answer, Failure, FailureKind, moment
+from pipeline.policy import Thresholds
+
+#: How far clocks may be apart, Atlas's and ours, before a time counts as in the future.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+
+
+class Tokens(NamedTuple):
+    """When a checkpoint's first and last dated tokens were written."""
+
+    place: int
+    timestamp: datetime | None
+    first: datetime
+    last: datetime
+
+
+class Listed:
+    """The answers of one cluster under its thresholds.
+
+    `checkpoints` are those that were found, each with its place among the answers.
+    """
+
+    def __init__(self, answers: Sequence[Answer], thresholds: Thresholds) -> None:
+        self.answers = answers
+        self.thresholds = thresholds
+        self.checkpoints = [
+            (place, answer.found)
+            for place, answer in enumerate(answers)
+            if isinstance(answer.found, Checkpoint)
+        ]
+
+    @cached_property
+    def config_counts(self) -> list[int]:
+        """How many config parts each of `checkpoints` has."""
+        return [checkpoint.config_part_count for _, checkpoint in self.checkpoints]
+
+    @cached_property
+    def run_times(self) -> list[tuple[int, timedelta]]:
+        """From `started` to `completed`, by place, where both are stated; below zero, if so."""
+        return [
+            (place, completed - started)
+            for place, checkpoint in self.checkpoints
+            if (started := checkpoint.started) is not None
+            and (completed := checkpoint.completed) is not None
+        ]
+
+    @cached_property
+    def tokens(self) -> list[Tokens]:
+        """The tokens of each checkpoint that has dated ones."""
+        return [
+            Tokens(place, checkpoint.timestamp, *_ends(dates))
+            for place, checkpoint in self.checkpoints
+            if (dates := token_dates(checkpoint))
+        ]
+
+    @cached_property
+    def absent(self) -> list[int]:
+        """Places of the checkpoints that Atlas, by its own code, does not have."""
+        return [
+            place
+            for place, answer in enumerate(self.answers)
+            if isinstance(answer.found, Failure)
+            and answer.found.kind is FailureKind.CHECKPOINT_ABSENT
+        ]
+
+    @cached_property
+    def shards(self) -> list[tuple[int, frozenset[str]]]:
+        """Which shards the checkpoints have, by place, oldest first.
+
+        Ordered by id, which begins with the time of the start: `started` would say the same, but
+        may be missing or wrong. Without those that have no shard, or one without a name, which may
+        be any of them.
+        """
+        order = sorted(self.checkpoints, key=self._id)
+        named = [(place, [shard_of(part) for part in shard_parts(one)]) for place, one in order]
+        return [
+            (place, frozenset(name for name in names if name))
+            for place, names in named
+            if names and all(names)
+        ]
+
+    def replied_at(self, place: int) -> datetime | None:
+        """When an answer had arrived."""
+        at = self.answers[place].fetched_at
+        return None if at is None else moment(at)
+
+    def _id(self, found: tuple[int, Checkpoint]) -> str:
+        return self.answers[found[0]].ref.checkpoint_id
+
+
+def dated(checkpoint_id: str) -> datetime:
+    """Give the time in an id's first four bytes: when the checkpoint was started."""
+    return datetime.fromtimestamp(int(checkpoint_id[:8], 16), UTC)
+
+
+def shard_parts(checkpoint: Checkpoint) -> list[Part]:
+    """Give the parts that hold data."""
+    return [part for part in checkpoint.parts if part.type_name not in CONFIG_TYPES]
+
+
+def shard_of(part: Part) -> str | None:
+    """Name the shard of a part; as a rule the replica set has the same name."""
+    return part.shard_name or part.replica_set_name
+
+
+def token_dates(checkpoint: Checkpoint) -> list[datetime]:
+    """Give the dates of the tokens that have one."""
+    return [
+        token.date
+        for part in checkpoint.parts
+        if (token := part.token_timestamp) is not None and token.date is not None
+    ]
+
+
+def _ends(dates: list[datetime]) -> tuple[datetime, datetime]:
+    if dates.count(dates[0]) == len(dates):  # as a rule, and cheaper
+        return dates[0], dates[0]
+    return min(dates), max(dates)

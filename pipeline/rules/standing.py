@@ -1,0 +1,77 @@
+"""What the rules over a cluster judge: what its checkpoints came to, and when."""
+
+from collections import Counter
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import msgspec
+
+from pipeline.outcomes import Verdict, moment
+from pipeline.policy import Thresholds
+from pipeline.rules.listed import Listed, dated
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """One cluster's listed checkpoints, judged.
+
+    `points`: the moments that those which pass restore to, oldest first. `as_of`: the cluster's
+    last reply. `unknown`: by their ids, when the inconclusive ones were made, oldest first: any of
+    them may be restorable. `oldest`: when the first of all was made.
+    """
+
+    thresholds: Thresholds
+    verdicts: Counter[Verdict]
+    points: list[datetime]
+    as_of: datetime | None
+    unknown: list[datetime]
+    oldest: datetime
+
+    @property
+    def gaps(self) -> list[tuple[datetime, datetime]]:
+        """Each restorable point with the next."""
+        return list(pairwise(self.points))
+
+    @property
+    def largest_gap(self) -> timedelta | None:
+        """The longest time from one restorable point to the next; None with fewer than two."""
+        return max([later - earlier for earlier, later in self.gaps], default=None)
+
+    @property
+    def age(self) -> timedelta | None:
+        """How old the newest restorable point was at the last reply."""
+        return self.as_of - self.points[-1] if self.points and self.as_of is not None else None
+
+
+def standing(listed: Listed, verdicts: list[Verdict], untimed: Collection[int | None]) -> Standing:
+    """Sum up a cluster.
+
+    `verdicts` are its answers'; `untimed` are the places of those whose clocks were wrong.
+    """
+    answers = listed.answers
+    replied = [answer.fetched_at for answer in answers if answer.fetched_at is not None]
+    ids = [
+        answer.ref.checkpoint_id
+        for answer, verdict in zip(answers, verdicts, strict=True)
+        if verdict is Verdict.INCONCLUSIVE
+    ]
+    return Standing(
+        thresholds=listed.thresholds,
+        verdicts=Counter(verdicts),
+        points=_points(listed, verdicts, untimed),
+        as_of=moment(max(replied)) if replied else None,
+        unknown=[dated(one) for one in sorted(ids)],
+        oldest=dated(min(answer.ref.checkpoint_id for answer in answers)),
+    )
+
+
+def _points(
+    listed: Listed, verdicts: list[Verdict], untimed: Collection[int | None]
+) -> list[datetime]:
+    return sorted(
+        checkpoint.timestamp
+        for place, checkpoint in listed.checkpoints
+        if verdicts[place] is Verdict.PASS
+        and checkpoint.timestamp is not None
+        and place not in untimed
+    )

@@ -74,7 +74,9 @@ def chart(timeline: Timeline) -> Chart:
         width=len(bins),
         most=most,
         answers=tuple(rect for i, stretch in enumerate(bins) for rect in _stack(i, stretch, most)),
-        quota=tuple(_quota(i, stretch) for i, stretch in enumerate(bins) if stretch.lowest_share),
+        quota=tuple(
+            _quota(i, stretch) for i, stretch in enumerate(bins) if stretch.lowest_share is not None
+        ),
         label=f"Answers by when they came: {', '.join(words for _, words in said)}",
         quota_label=f"The least that was left of a project’s quota: {portion(min(shares))}"
         if shares
@@ -101,8 +103,9 @@ def _stack(index: int, stretch: Bin, most: int) -> Iterator[Rect]:
 
 
 def _quota(index: int, stretch: Bin) -> Rect:
-    height = 100 * (stretch.lowest_share or 0.0)
-    return _rect("left", index, 100 - height, height)
+    """Draw what was left; that it was nothing is drawn too, for it is not the same as not told."""
+    height = max(100 * (stretch.lowest_share or 0.0), 2 * _LEAST_HEIGHT)
+    return _rect("left" if stretch.lowest_share else "inconclusive", index, 100 - height, height)
 
 
 def _rect(tone: str, index: int, y: float, height: float) -> Rect:

@@ -25,7 +25,7 @@ from pipeline.policy import Severity
 from pipeline.report import words
 from pipeline.report.actions import actions_of
 from pipeline.report.charts import chart, portion, spans
-from pipeline.report.summary import PolicyFacts, RuleCount, Summary
+from pipeline.report.summary import ClusterRow, PolicyFacts, RuleCount, Summary
 from pipeline.report.words import age, code, exact, moment, n, plural, visible
 
 #: Rows of a list that the HTML page shows before the others, folded, and all that Markdown shows.
@@ -132,6 +132,7 @@ def _environment(gate: Callable[[Any], Any]) -> jinja2.Environment:
     )
     for name in ("age", "clock", "code", "exact", "moment", "n", "plural", "sentence", "share"):
         environment.filters[name] = getattr(words, name)
+    environment.tests["troubled"] = _is_troubled
     environment.filters |= {"portion": portion, "spans": spans, "ticks": words.ticks}
     return environment
 
@@ -155,6 +156,7 @@ def _names(summary: Summary) -> dict[str, Any]:
             key=lambda p: (-p.fail_count, -p.inconclusive_count, -p.absent_count, p.group_id),
         ),
         "statuses": [status for status in RPO_WORDS if _has_status(summary, status)],
+        "has_owners": any(cluster.owner for cluster in summary.clusters),
         "chart": chart(summary.timeline) if summary.timeline else None,
         "contents": _contents(summary),
         "facts": _facts(summary),
@@ -188,6 +190,12 @@ def _quoted(value: Any) -> Any:
 
 def _count(summary: Summary, verdict: Verdict) -> int:
     return int(getattr(summary.counts, f"{verdict.lower()}_count"))
+
+
+def _is_troubled(cluster: ClusterRow) -> bool:
+    """Whether there is something about a cluster that somebody must see to."""
+    _, tone = RPO_WORDS[cluster.rpo_status]
+    return cluster.verdict is not Verdict.PASS or tone in {"fail", "inconclusive"}
 
 
 def _has_status(summary: Summary, status: RpoStatus) -> bool:

@@ -44,8 +44,12 @@
     all.textContent = `Show all ${n(fitting.length)}`;
   }
 
+  // A number that the page names beside what it shows, or the text itself.
+  const keyOf = (cell) =>
+    cell.dataset.sort || (cell.querySelector(".find") || { textContent: "" }).textContent;
+
   function compare(index, direction) {
-    const keys = new Map(rows.map((row) => [row, row.cells[index].dataset.sort]));
+    const keys = new Map(rows.map((row) => [row, keyOf(row.cells[index])]));
     const isNumeric = rows.every((row) => !Number.isNaN(Number(keys.get(row) || "x")));
     return (a, b) => {
       const [x, y] = [keys.get(a), keys.get(b)];

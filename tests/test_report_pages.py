@@ -103,7 +103,7 @@ def test_html_holds_every_number_of_the_summary() -> None:
         "7 answers of another time",
         "03:00:00.0 10 3 2 25 %",
         "discovered.csv lists 40 checkpoints, 9 of them, of 2 clusters, beyond the input.",
-        "forgotten 5840e3b0e196714b215bb700 9 checkpoints newest",
+        "forgotten5840e3b0e196714b215bb700 9 checkpoints newest",
         "1 more cluster left out here",
         "strict: rpo age 6 h 0 min; min restorable 2; 1 for some clusters; 2 waivers",
         "2026-11-22 22:00:00 UTC",

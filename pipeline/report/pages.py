@@ -179,7 +179,7 @@ def _names(summary: Summary) -> dict[str, Any]:
 
 def _quoted(value: Any) -> Any:
     """Put text into a code span unless it is harmless as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if isinstance(value, Markup | int | float):
         return value
     text = visible(value)
     return text if not text or _HARMLESS.fullmatch(text) else code(text)

@@ -11,9 +11,12 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 def visible(value: Any) -> Any:
     """Show characters that hide or reorder text as escapes, as Python's `repr` does."""
-    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+    if isinstance(value, Markup | int | float):
         return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def code(text: str) -> Markup:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, plan, run, simulate
+from pipeline.cli import demo, discover, plan, policy, run, simulate
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app = typer.Typer(
 )
 for command in (run.run, discover.discover, plan.plan, demo.demo, simulate.simulate):
     app.command()(command)
+app.add_typer(policy.app, name="policy")
 
 
 @app.callback(invoke_without_command=True)

@@ -24,8 +24,19 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class TextOrJson(StrEnum):
+    """How a result on stdout looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
+]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="An audit (its current run), a run's id, or a folder."),
 ]
 OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
 BaseUrl = Annotated[str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")]
@@ -74,6 +85,14 @@ Deadline = Annotated[
 PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", metavar="FILE", help="TOML: thresholds, severities, waivers, owners."),
+]
+SignKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Sign the manifest with this SSH key: a private one without passphrase, or a public "
+        "one whose private half is in the agent.",
+    ),
 ]
 Discovered = Annotated[
     str | None,

@@ -30,6 +30,7 @@ from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.runs import AuditFolder
 from pipeline.settings import Settings
+from pipeline.staging import Staging, writing
 from pipeline.tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Publisher:
             summary = derive(journal, policy, facts, staging, tally, self._see)
             staging.copy("evidence/input.csv.gz", kept.path)
             staging.write("evidence/policy.toml", policy.text)
-            digest = staging.seal(self._manifest(summary, policy, notices))
+            digest = self._seal(staging, self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:
             staging.discard()
@@ -112,6 +113,17 @@ class Publisher:
         current = _current(summary, digest)
         is_current = self._folder.publish(staging, current, facts.parent_run_id)
         return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
+
+    def _seal(self, staging: Staging, manifest: dict[str, Any]) -> str:
+        """Seal a run, and sign it where that is asked for; gives its manifest's digest."""
+        signer = self._settings.signer
+        if signer is None:
+            return staging.seal(manifest)
+        signed = {**manifest, "signature": msgspec.to_builtins(signer.signature)}
+        digest = staging.seal(signed)
+        with writing(staging.path):
+            signer.sign(staging.path / "manifest.json")
+        return digest
 
     def finish(self, run_id: str) -> Published:
         """Finish what died after its run had become visible, and before all else was done."""

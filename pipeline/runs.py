@@ -17,11 +17,12 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class AuditFolder:
         """
         known = self.current()
         with writing(self.path):
-            _sync_tree(staging.path)
+            sync_tree(staging.path)
             staging.path.rename(self.runs / staging.run_id)
             _sync(self.runs)
         return self._point(known, current, parent)
@@ -222,6 +223,11 @@ class AuditFolder:
             shutil.rmtree(gone)
 
 
+def new_run_id(started_at: datetime, audit_name: str) -> str:
+    """Make an id for a run; ids sort by their runs' starts."""
+    return f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"
+
+
 def _by_label(run: PublishedRun) -> tuple[date, datetime]:
     return run.manifest.audit_date, run.manifest.started_at
 
@@ -299,7 +305,7 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Force a folder to disk, the innermost first."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, plan, policy, run, simulate
+from pipeline.cli import demo, discover, plan, policy, report, run, simulate, verify
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -16,7 +16,15 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Audit MongoDB Atlas legacy backup checkpoints: one verdict each, with its evidence.",
 )
-for command in (run.run, discover.discover, plan.plan, demo.demo, simulate.simulate):
+for command in (
+    run.run,
+    discover.discover,
+    plan.plan,
+    demo.demo,
+    simulate.simulate,
+    report.report,
+    verify.verify,
+):
     app.command()(command)
 app.add_typer(policy.app, name="policy")
 

@@ -35,6 +35,7 @@ from pipeline.options import (
     OutputDir,
     PolicyFile,
     Quiet,
+    SignKey,
     Timeout,
     is_audit_name,
     read_audit_date,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from pipeline.publication import Published
     from pipeline.published import PublishedRun
     from pipeline.runs import AuditFolder
+    from pipeline.signing import Signer
 
 log = logging.getLogger("pipeline")
 
@@ -83,6 +85,7 @@ def run(
     accept_drop: AcceptDrop = False,
     deadline: Deadline = "",
     keep: Keep = None,
+    sign_key: SignKey = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew even if this run was begun before.")
     ] = False,
@@ -145,6 +148,7 @@ def run(
             discovered=discovered,
             deadline=read_deadline(deadline, datetime.now(UTC)),
             keep=keep,
+            signer=_signer(sign_key),
             fresh=fresh,
             strict=strict,
         )
@@ -203,6 +207,13 @@ def _policy(file: Path | None, parent: "PublishedRun | None") -> "Policy":
     if file is None and parent is not None:
         file = parent.file("evidence/policy.toml")
     return read_policy_file(file) if file is not None else default_policy()
+
+
+def _signer(key: Path | None) -> "Signer | None":
+    """Make sure that the key signs, before anything is asked."""
+    from pipeline.signing import Signer
+
+    return Signer(key) if key is not None else None
 
 
 def _check_address(parent: "PublishedRun | None", address: str) -> None:

@@ -208,6 +208,7 @@ CASES: list[Case] = [
         ("boundary", "the oldest", set(), [shards("a"), shards("ab"), shards("ab")]),
         ("boundary", "a shard was added", set(), [shards(s) for s in ("a", "a", "ab", "ab")]),
         ("boundary", "a shard was removed", set(), [shards(s) for s in ("a", "ab", "a", "a")][2:]),
+        ("fails", "beside one by its set", {1}, [shards("abc"), of(A, _BY_SET), shards("abc")]),
         ("boundary", "removed after two", set(), [shards(s) for s in ("ab", "ab", "a", "a")]),
         ("boundary", "the newest by its set", set(), [shards("ab"), shards("ab"), of(A, _BY_SET)]),
         ("boundary", "removed some time ago", set(), [shards(s) for s in ("ab", "a", "a")]),

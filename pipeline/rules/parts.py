@@ -140,8 +140,8 @@ def _named(checkpoint: Checkpoint) -> Counter[str]:
 )
 def unknown_part(listed: Listed) -> Objections:
     """A kind that Atlas has added since, or a part that names neither its kind nor its set."""
-    for place, checkpoint in listed.checkpoints:
-        if not {part.type_name for part in checkpoint.parts} - TYPE_NAMES:
+    for (place, checkpoint), every in zip(listed.checkpoints, listed.kinds, strict=True):
+        if TYPE_NAMES.issuperset(every):
             continue
         kinds = [kind for part in checkpoint.parts if (kind := _strange_kind(part))]
         if kinds:

@@ -18,7 +18,7 @@ from typing import Any, TextIO, cast
 import msgspec
 import pyarrow.parquet as pq
 
-from pipeline.comparison import KEYS, Compared, ComparedText, Problems
+from pipeline.agreement import KEYS, Compared, ComparedText, Problems
 from pipeline.derive import Rows, derive, facts_of
 from pipeline.errors import AuditError, InputUnusable
 from pipeline.evidence import Evidence, reading

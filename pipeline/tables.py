@@ -404,6 +404,22 @@ REPLIES = Table(
     ),
 )
 
+FAILING = Table(
+    "failing",
+    "one row for each triple that ended in FAIL or ABSENT, excused or not, for the next run to go "
+    "on from. As it rests on earlier runs, and not on this run's replies alone, it is no part of "
+    "what is loaded into a warehouse",
+    (
+        *RUN_COLUMNS,
+        *_CHECKPOINT_COLUMNS,
+        _required(
+            "failing_since",
+            "date32",
+            "audit date of the first of the consecutive nights in which it fails",
+        ),
+    ),
+)
+
 
 # --- Arrow and pandas ----------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import pyarrow.dataset as ds
 import pytest
 
+from pipeline.policy import default_policy
+
 PROGRAM = (sys.executable, "-m", "pipeline")
 ROOT = Path(__file__).parents[1]
 SECRET = "mdb_sa_sk_simulated-not-a-secret"

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, plan, policy, report, run, simulate, verify
+from pipeline.cli import demo, discover, history, plan, policy, report, run, simulate, verify
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -20,10 +20,12 @@ for command in (
     run.run,
     discover.discover,
     plan.plan,
-    demo.demo,
-    simulate.simulate,
+    history.diff,
+    history.history,
     report.report,
     verify.verify,
+    demo.demo,
+    simulate.simulate,
 ):
     app.command()(command)
 app.add_typer(policy.app, name="policy")

@@ -59,6 +59,7 @@ _SHOWN_KINDS = 3
 STATEMENTS = (
     "PASS means that Atlas reports the checkpoint as restorable and no rule objects.",
     "No restore was tested: the API cannot show that one was.",
+    "SOC 2 (TSC 2017) A1.3 and NIST SP 800-53 Rev. 5 CP-9(2) ask for a restore test: this is none.",
     "The population is the input as supplied; checkpoints it does not name were not looked at.",
     "Prepared by the entity that runs the audit; not an independent examination.",
 )
@@ -300,6 +301,7 @@ class Tally:
             RULES[rule_id].title,
             tuple(filter(None, example.controls.split("; "))),
             self._rules[rule_id],
+            self.policy is None or self.policy.rules[rule_id].fails,
             self._waived[rule_id],
             *self._owners_of(rule_id),
         )

@@ -45,7 +45,7 @@ from pipeline.options import (
     read_deadline,
     read_input_age,
 )
-from pipeline.outcomes import FetchBy
+from pipeline.outcomes import FetchBy, Verdict
 
 if TYPE_CHECKING:
     from pipeline.policy import Policy
@@ -245,9 +245,9 @@ def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> 
 
 
 def _hint(published: "Published") -> str:
-    """What to do about triples that could not be determined; nothing where there are none."""
+    """What to do about triples that could not be determined; nothing where all are excused."""
     summary = published.summary
-    if not summary.counts.inconclusive_count:
+    if summary.counts.inconclusive_count <= summary.excused.get(Verdict.INCONCLUSIVE, 0):
         return ""
     named = summary.run.audit_name if published.is_current else summary.run.run_id
     return f"later, `run --complete {named}` asks for just the inconclusive triples again"

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.checkpoints import CheckpointRef
@@ -65,8 +66,10 @@ class Evidence:
     belong together.
     """
 
-    def __init__(self, run: PublishedRun) -> None:
+    def __init__(self, run: PublishedRun, only: CheckpointRef | None = None) -> None:
+        """With `only`, there is that triple, and the replies to requests for it."""
         self.run = run
+        self._only = only
         self._files: dict[str, list[Path]] = {}
         self._page = lru_cache(maxsize=PAGES_AT_HAND)(self._read_page)
         self._group = lru_cache(maxsize=_GROUPS_AT_HAND)(_read_group)
@@ -140,7 +143,7 @@ class Evidence:
         for path in self.files(folder):
             for batch in batches_of(path, columns):
                 _check_types(path, table, batch)
-                yield from _rows(batch, columns)
+                yield from _rows(_about(self._only, batch), columns)
 
     @contextmanager
     def _input(self) -> Iterator[TripleReader]:
@@ -282,6 +285,21 @@ def _check_types(path: Path, table: Table, batch: pa.RecordBatch) -> None:
             raise InputUnusable(
                 f"{path}: {field.name} is {field.type}, wanted {known}", hint=AS_IT_WAS
             )
+
+
+def _about(ref: CheckpointRef | None, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows about a triple; all of them where there is none."""
+    if ref is None:
+        return batch
+    return batch.filter(
+        pc.and_(
+            pc.equal(batch.column("checkpoint_id"), ref.checkpoint_id),
+            pc.and_(
+                pc.equal(batch.column("cluster_name"), ref.cluster_name),
+                pc.equal(batch.column("group_id"), ref.group_id),
+            ),
+        )
+    )
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, plan, report, run, simulate, verify
+from pipeline.cli import demo, discover, explain, plan, report, run, simulate, verify
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ for command in (
     demo.demo,
     simulate.simulate,
     report.report,
+    explain.explain,
     verify.verify,
 ):
     app.command()(command)

@@ -1,244 +1,248 @@
-"""Comparing what is derived with what was published: values, a few hundred rows at a time."""
+"""Two runs side by side: their tables are read in key order, a few rows at a time.
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from io import TextIOBase
+The older one is published; the newer one may still be staged, and is then told since when each of
+its triples fails (the table `failing`), which is what the next run goes on from. Where rules or
+policy are others than the older run's, its evidence is judged again by today's, so that Atlas's
+doing and the rules' can be told apart; the judging itself comes in as a function.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import date
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
-from pipeline.errors import InputUnusable
-from pipeline.evidence import batches_of, reading
-from pipeline.published import AS_IT_WAS, PublishedRun
-from pipeline.tables import (
-    CHECKPOINTS,
-    CLUSTERS,
-    FINDINGS,
-    OUTCOMES,
-    PARTS,
-    REPLIES,
-    RUNS,
-    Table,
-    complete,
-    own_columns,
+from pipeline.changes import (
+    SHOWN_CHANGES,
+    ChangeCount,
+    Changes,
+    Key,
+    Standing,
+    side_by_side,
 )
+from pipeline.errors import AuditError, InputUnusable
+from pipeline.evidence import batches_of
+from pipeline.judgements import Judgement
+from pipeline.outcomes import Verdict
+from pipeline.policy import Policy
+from pipeline.published import AS_IT_WAS, PublishedRun
+from pipeline.report.summary import RunFacts
+from pipeline.staging import Staging
+from pipeline.tables import FAILING
 
-#: Problems that are named; how many there are is counted.
-_SHOWN = 20
+#: Triples after which whoever waits is told that it goes on.
+_TICK_EVERY = 10_000
 
-#: Rows that are compared at once.
-_CHUNK_ROWS = 500
+_CLUSTER = ("group_id", "cluster_name")
+_TRIPLE = (*_CLUSTER, "checkpoint_id")
+_VERDICTS = {verdict.value: verdict for verdict in Verdict}
 
-#: Columns by which a row is told from the others of its table.
-KEYS = {
-    CHECKPOINTS.name: ("group_id", "cluster_name", "checkpoint_id"),
-    PARTS.name: ("group_id", "cluster_name", "checkpoint_id", "part_index"),
-    OUTCOMES.name: ("group_id", "cluster_name", "checkpoint_id"),
-    CLUSTERS.name: ("group_id", "cluster_name"),
-    FINDINGS.name: ("group_id", "cluster_name", "checkpoint_id", "rule_id"),
-    RUNS.name: ("run_id",),
-    REPLIES.name: ("reply_id",),
-}
-
-
-class Problems:
-    """What was looked at, and what is wrong: the first few of each place."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-        self._shown: list[str] = []
-        self._count = 0
-
-    def say(self, text: str) -> None:
-        """Keep a sentence about what was looked at."""
-        self.said.append(text)
-
-    def problem(self, where: str, what: str, count: int = 1) -> None:
-        """Keep a problem; `count` says for how many it stands."""
-        self._count += count
-        if len(self._shown) < _SHOWN:
-            self._shown.append(f"{where}: {what}")
-
-    def problems(self) -> Iterator[str]:
-        """Give what is shown, and something for each that is not."""
-        yield from self._shown
-        yield from ("" for _ in range(self._count - len(self._shown)))
+#: Judges the evidence of a published run again, in key order. It raises an `AuditError` where the
+#: evidence cannot be used.
+Rejudge = Callable[[PublishedRun], Iterator[Judgement]]
 
 
-class ComparedText(TextIOBase):
-    """Compares what is written with what stands in a file."""
+class Side(NamedTuple):
+    """One of two runs: who it is, what judged it, and where the files of a table are.
 
-    def __init__(self, stored: TextIO) -> None:
-        self._stored = stored
-        self.differs = False
-
-    def write(self, text: str) -> int:
-        """Compare the next piece."""
-        self.differs = self.differs or self._stored.read(len(text)) != text
-        return len(text)
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-class Compared:
-    """Takes rows of a table, and compares some columns of them with what was published.
-
-    Where a row is about something else than the one that was published, one of them is too many:
-    the rest of the table is then not compared.
+    `files` raises `InputUnusable` for one that is not as it was published.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        names: Sequence[str],
-        run: PublishedRun,
-        found: Problems,
-        constants: Sequence[Any] | None = None,
-    ) -> None:
-        """Without `constants`, the rows that are taken have the columns `names` only."""
-        self._table = table
-        self._names = names
-        self._found = found
-        self._constants = constants
-        self._stored = _Stored(table, names, run)
-        self._items: list[Any] = []
-        self._is_lost = False
-        self.count = 0
+    run_id: str
+    audit_date: date
+    rules_version: str
+    policy_sha256: str
+    files: Callable[[str], Sequence[Path]]
 
-    def add(self, item: Any, size: int = 0) -> None:
-        """Take one item."""
-        self.extend((item,), size)
-
-    def extend(self, items: Iterable[Any], size: int = 0) -> None:  # noqa: ARG002 - as a sink's
-        """Take items."""
-        self._items.extend(items)
-        if len(self._items) >= _CHUNK_ROWS:
-            self._compare()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._compare()
-            self._compare_ends()
-
-    @contextmanager
-    def uncompared(self) -> Iterator["Compared"]:
-        """Take rows and only count them."""
-        self._is_lost = True
-        yield self
-        self._compare()
-
-    def _compare(self) -> None:
-        if not self._items:
-            return
-        wanted = self._wanted()
-        self._items = []
-        self.count += wanted.num_rows
-        if self._is_lost:
-            return
-        stored = self._stored.take(wanted.num_rows)
-        if not stored.equals(wanted):
-            self._say(wanted, stored)
-
-    def _wanted(self) -> pa.Table:
-        if self._constants is None:
-            schema = pa.schema([self._table.schema.field(name) for name in self._names])
-            columns = list(zip(*self._items, strict=True))
-            return pa.table(columns, schema=schema).replace_schema_metadata(None)
-        own = own_columns(self._table, len(self._constants), self._items)
-        whole = complete(self._table, self._constants, own)
-        return whole.select(self._stored.names).replace_schema_metadata(None)
-
-    def _say(self, wanted: pa.Table, stored: pa.Table) -> None:
-        keys = KEYS[self._table.name]
-        row = _first_other(wanted.select(keys), stored.select(keys))
-        if row is not None:
-            self._is_lost = True
-            self._say_lost(self.count - wanted.num_rows + row, _key(wanted, row, keys), stored, row)
-            wanted, stored = wanted.slice(0, row), stored.slice(0, row)
-        for name in wanted.column_names:
-            self._say_column(name, wanted, stored)
-
-    def _say_lost(self, at: int, wanted: str, stored: pa.Table, row: int) -> None:
-        keys = KEYS[self._table.name]
-        there = f"is {_key(stored, row, keys)}" if row < stored.num_rows else "is not there"
-        said = f"row {at} {there}, wanted {wanted}; nothing behind it is compared"
-        self._found.problem(self._table.name, said)
-
-    def _say_column(self, name: str, wanted: pa.Table, stored: pa.Table) -> None:
-        keys = KEYS[self._table.name]
-        for row in _others(wanted[name], stored[name]):
-            said = f"{name} is {stored[name][row].as_py()!r}, wanted {wanted[name][row].as_py()!r}"
-            self._found.problem(self._table.name, f"{_key(wanted, row, keys)}: {said}")
-
-    def _compare_ends(self) -> None:
-        if not self._is_lost and (left := self._stored.left()):
-            self._found.problem(self._table.name, f"{left:,} rows more than can be derived")
-
-
-class _Stored:
-    """The rows of a published table, in turn; only columns that this program knows."""
-
-    def __init__(self, table: Table, names: Sequence[str], run: PublishedRun) -> None:
-        folder = "evidence" if table is REPLIES else table.name
-        paths = [path for path in run.files(folder) if path.suffix == ".parquet"]
-        known = [_names_in(path) for path in paths]
-        self.names = [name for name in names if all(name in each for each in known)]
-        self._schema = pa.schema(
-            [table.schema.field(name).remove_metadata() for name in self.names]
+    def is_judged_as(self, other: "Side") -> bool:
+        """Whether the same rules and the same policy judged both."""
+        return (self.rules_version, self.policy_sha256) == (
+            other.rules_version,
+            other.policy_sha256,
         )
-        self._batches = (
-            batch.select(self.names) for path in paths for batch in batches_of(path, self.names)
+
+
+def published_side(run: PublishedRun) -> Side:
+    """Give a published run to be compared."""
+    told = run.manifest
+    return Side(told.run_id, told.audit_date, told.rules_version, told.policy_sha256, run.files)
+
+
+def staged_side(staging: Staging, facts: RunFacts) -> Side:
+    """Give a run whose tables are staged; nobody else has had hands on its files."""
+
+    def files(folder: str) -> list[Path]:
+        return sorted((staging.path / folder).rglob("*.parquet"))
+
+    return Side(facts.run_id, facts.audit_date, facts.rules_version, facts.policy_sha256, files)
+
+
+def fails_by(policy: Policy) -> Callable[[str], bool]:
+    """Say of rules whether what they object to is a FAIL by a policy; an unknown one's is."""
+    return lambda rule_id: rule_id not in policy.rules or policy.rules[rule_id].fails
+
+
+class _NotRejudged(Exception):
+    """The older evidence cannot be judged by today's rules; `str()` says why.
+
+    It ends one attempt; the next one goes without.
+    """
+
+
+def compare(
+    run: PublishedRun,
+    newer: Side,
+    rejudge: Rejudge,
+    *,
+    fails: Callable[[str], bool] = lambda _: True,
+    most: int = SHOWN_CHANGES,
+    tick: Callable[[], None] = lambda: None,
+) -> Changes:
+    """Say what changed from `run` to `newer`; `most`: rows of each kind that are shown, 0 for all.
+
+    `rejudge` is asked where rules or policy differ; `fails`: whether what a rule objects to counts
+    as failing, by the newer policy. `tick` is called now and then, and may raise. Raises
+    `InputUnusable` where a table cannot be read.
+    """
+    older = published_side(run)
+    comparison = _Comparison(older, newer, fails, most, tick)
+    if older.is_judged_as(newer):
+        return comparison.run(())
+    try:
+        return comparison.run(_rejudged(rejudge, run), is_rejudged=True)
+    except _NotRejudged as error:
+        note = f"whether Atlas or the rules made the difference is not known: {error}"
+        return comparison.run((), note=note)
+
+
+def write_failing(staging: Staging, facts: RunFacts, run: PublishedRun | None) -> None:
+    """Write since when each failing triple of a staged run fails, going on from `run` where given.
+
+    Raises `InputUnusable` where `run` cannot be read; once more without it then writes all anew.
+    """
+    newer = staged_side(staging, facts)
+    before = _failing_since(published_side(run)) if run else ()
+    constants = (facts.run_id, facts.audit_name, facts.audit_date)
+    with staging.table(FAILING, facts.audit_date, constants) as sink:
+        for key, (now, since) in side_by_side(_standings(newer), before):
+            if now is not None and now.is_failing:
+                sink.add((*key, since or facts.audit_date))
+
+
+class _Comparison(NamedTuple):
+    """What is compared, and how."""
+
+    older: Side
+    newer: Side
+    fails: Callable[[str], bool]
+    most: int
+    tick: Callable[[], None]
+
+    def run(
+        self, rejudged: Iterable[tuple[Key, Verdict]], *, is_rejudged: bool = False, note: str = ""
+    ) -> Changes:
+        """Read both runs once; `rejudged` are the older one's triples by today's rules."""
+        older, newer = self.older, self.newer
+        count = ChangeCount(self.most)
+        self._add_triples(count, rejudged)
+        for key, verdicts in side_by_side(_clusters(older), _clusters(newer)):
+            count.add_cluster(key, *verdicts)
+        for _, rules in side_by_side(*(_open_findings(side, self.fails) for side in self[:2])):
+            count.add_findings(*(found or frozenset() for found in rules))
+        return count.changes(
+            older.run_id,
+            older.audit_date.isoformat(),
+            rules_changed=not older.is_judged_as(newer),
+            is_rejudged=is_rejudged,
+            note=note,
         )
-        self._ahead = self._schema.empty_table()
 
-    def take(self, count: int) -> pa.Table:
-        """Give the next rows; fewer where there are no more."""
-        while self._ahead.num_rows < count and (batch := next(self._batches, None)) is not None:
-            self._ahead = pa.concat_tables([self._ahead, self._table_of(batch)])
-        taken, self._ahead = self._ahead.slice(0, count), self._ahead.slice(count)
-        return taken
+    def _add_triples(self, count: ChangeCount, rejudged: Iterable[tuple[Key, Verdict]]) -> None:
+        older, newer = self.older, self.newer
+        streams = (_standings(older), _standings(newer), rejudged)
+        dates = (_failing_since(older), _failing_since(newer))
+        for number, (key, found) in enumerate(side_by_side(*streams, *dates)):
+            before, after, again, was_since, since = found
+            if before is None and after is None:
+                raise InputUnusable(
+                    f"{older.run_id} or {newer.run_id} tells of {'/'.join(key)}, which is not "
+                    "among its outcomes",
+                    hint=AS_IT_WAS,
+                )
+            count.add(key, before, after, again, since or was_since)
+            if number % _TICK_EVERY == 0:
+                self.tick()
 
-    def _table_of(self, batch: pa.RecordBatch) -> pa.Table:
-        found = pa.Table.from_batches([batch]).replace_schema_metadata(None)
-        wrong = [f.name for f in self._schema if found.schema.field(f.name).type != f.type]
-        if wrong:
+
+def _rejudged(rejudge: Rejudge, run: PublishedRun) -> Iterator[tuple[Key, Verdict]]:
+    try:
+        for judgement in rejudge(run):
+            for outcome in judgement.outcomes:
+                key = (outcome.group_id, outcome.cluster_name, outcome.checkpoint_id)
+                yield key, outcome.verdict
+    except AuditError as error:
+        raise _NotRejudged(str(error)) from error
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _standings(side: Side) -> Iterator[tuple[Key, Standing]]:
+    """How each triple ended."""
+    rows = _rows(side, "outcomes", (*_TRIPLE, "verdict", "excused_by"))
+    found = (
+        ((group_id, cluster_name, checkpoint_id), Standing(_verdict(side, verdict), excused_by))
+        for group_id, cluster_name, checkpoint_id, verdict, excused_by in rows
+    )
+    return _ascending(side, found)
+
+
+def _failing_since(side: Side) -> Iterator[tuple[Key, date]]:
+    """Since when each failing triple fails; of a run that does not say so, since that run."""
+    if side.files(FAILING.name):
+        rows = _rows(side, FAILING.name, (*_TRIPLE, "failing_since"))
+        return _ascending(side, (((*key,), since) for *key, since in rows))
+    return ((key, side.audit_date) for key, found in _standings(side) if found.is_failing)
+
+
+def _clusters(side: Side) -> Iterator[tuple[Key, Verdict]]:
+    rows = _rows(side, "clusters", (*_CLUSTER, "verdict"))
+    return _ascending(side, (((*key,), _verdict(side, verdict)) for *key, verdict in rows))
+
+
+def _open_findings(
+    side: Side, fails: Callable[[str], bool]
+) -> Iterator[tuple[Key, frozenset[str]]]:
+    """The rules that a cluster as a whole fails by, and that are not waived."""
+    columns = (*_CLUSTER, "scope", "waiver_id", "rule_id")
+    found = (row for row in _rows(side, "findings", columns) if row[2:4] == ("cluster", None))
+    rows = (row for row in found if fails(row[4]))
+    by_cluster = groupby(rows, key=itemgetter(0, 1))
+    return _ascending(side, ((key, frozenset(row[4] for row in of)) for key, of in by_cluster))
+
+
+def _rows(side: Side, folder: str, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """Read some columns of a table, row by row."""
+    for path in side.files(folder):
+        for batch in batches_of(path, columns):
+            yield from zip(*(batch.column(name).to_pylist() for name in columns), strict=True)
+
+
+def _verdict(side: Side, text: str) -> Verdict:
+    found = _VERDICTS.get(text)
+    if found is None:
+        raise InputUnusable(f"{text!r} in {side.run_id} is no verdict", hint=AS_IT_WAS)
+    return found
+
+
+def _ascending(side: Side, rows: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, Any]]:
+    """Pass rows on as long as each key is above the last: else the merge would miss some."""
+    last: Key = ()
+    for row in rows:
+        if row[0] <= last:
             raise InputUnusable(
-                f"the columns {', '.join(wrong)} are of other types", hint=AS_IT_WAS
+                f"the rows of {side.run_id} are not in order at {'/'.join(row[0])}", hint=AS_IT_WAS
             )
-        return found.cast(self._schema)
-
-    def left(self) -> int:
-        """Count what was not taken."""
-        return int(self._ahead.num_rows) + sum(int(batch.num_rows) for batch in self._batches)
-
-
-def _names_in(path: Path) -> list[str]:
-    with reading(path), pq.ParquetFile(path) as file:
-        return list(file.schema_arrow.names)
-
-
-def _key(rows: pa.Table, row: int, keys: Sequence[str]) -> str:
-    return "/".join(str(rows[name][row].as_py()) for name in keys)
-
-
-def _first_other(wanted: pa.Table, stored: pa.Table) -> int | None:
-    """The first row that differs, or is not there."""
-    rows = [row for name in wanted.column_names for row in _others(wanted[name], stored[name])]
-    short = [stored.num_rows] if stored.num_rows < wanted.num_rows else []
-    return min([*rows, *short], default=None)
-
-
-def _others(wanted: pa.ChunkedArray, stored: pa.ChunkedArray) -> list[int]:
-    """The rows in which two columns differ, as far as both go."""
-    wanted = wanted.slice(0, len(stored))
-    differ = pc.fill_null(pc.not_equal(wanted, stored), fill_value=False)
-    lacking = pc.xor(pc.is_null(wanted), pc.is_null(stored))
-    mask = pc.or_(differ, lacking)
-    return list(pc.indices_nonzero(mask).to_pylist())
+        last = row[0]
+        yield row

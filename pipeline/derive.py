@@ -168,7 +168,6 @@ def derive(
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
-    tally.policy = policy
     tally.timeline = seen.timeline()
     tally.changes = compare(staging)
     summary = tally.summary(facts, collected.bad_lines())

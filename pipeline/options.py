@@ -17,6 +17,13 @@ from pipeline.outcomes import FetchBy
 ATLAS = "https://cloud.mongodb.com"
 
 
+class FailOn(StrEnum):
+    """What of the open makes `run` end with 1 or 4."""
+
+    ANY = "any"
+    NEW = "new"
+
+
 class LogFormat(StrEnum):
     """How lines on stderr look."""
 
@@ -129,6 +136,13 @@ NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead o
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
 ]
+FailOnOption = Annotated[
+    FailOn,
+    typer.Option(
+        "--fail-on",
+        help="new: what was open in the previous run already does not end with 1 or 4.",
+    ),
+]
 
 
 def read_duration(option: str, text: str) -> timedelta | None:
@@ -233,7 +247,13 @@ def read_audit_name(name: str, source: str) -> str:
 
 
 def read_audit_date(text: str) -> date | None:
-    """Read `--audit-date`; None where it is empty.
+    """Read `--audit-date`, as `read_date` does."""
+    # A run dated later than the others stays current until they have caught up.
+    return read_date("--audit-date", text)
+
+
+def read_date(option: str, text: str) -> date | None:
+    """Read the value of `option`; None where it is empty.
 
     Raises `ConfigurationWrong` for what is no date, or for none that a run can have.
     """
@@ -244,14 +264,11 @@ def read_audit_date(text: str) -> date | None:
     except ValueError:
         found = None
     if found is None or found.isoformat() != text:
-        raise ConfigurationWrong(
-            f"--audit-date {text!r} is not a date", hint="write it as 2026-11-20"
-        )
-    # A run dated later than the others stays current until they have caught up.
+        raise ConfigurationWrong(f"{option} {text!r} is not a date", hint="write it as 2026-11-20")
     if not _FIRST_DATE <= found <= datetime.now(UTC).date() + timedelta(days=1):
         raise ConfigurationWrong(
-            f"--audit-date {text} lies in the future, or before there was Atlas",
-            hint="name the day that the run is for",
+            f"{option} {text} lies in the future, or before there was Atlas",
+            hint="name the day that a run is for",
         )
     return found
 

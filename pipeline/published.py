@@ -59,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True):
     complete: bool | None = None
     exit_code: int | None = None
     shortfalls: tuple[str, ...] = ()
+    rules_version: str = ""
+    policy_sha256: str = ""
     notices: tuple[str, ...] = ()
     previous: Previous | None = None
 

@@ -18,7 +18,7 @@ from typing import Any, TextIO, cast
 import msgspec
 import pyarrow.parquet as pq
 
-from pipeline.comparison import KEYS, Compared, ComparedText, Problems
+from pipeline.agreement import KEYS, Compared, ComparedText, Problems
 from pipeline.derive import Rows, derive, facts_of
 from pipeline.errors import AuditError, InputUnusable
 from pipeline.evidence import Evidence, reading
@@ -132,7 +132,7 @@ def _derive_again(run: PublishedRun, facts: RunFacts, policy: Policy, found: Pro
     is_judged = facts.rules_version == RULES_VERSION
     collected = _Collected(run, facts, found)
     desk = _Desk(run, found, is_judged=is_judged)
-    tally = Tally(run.manifest.shortfalls)
+    tally = Tally(policy, run.manifest.shortfalls)
     for notice in run.manifest.notices:
         tally.notice(notice)
     derive(collected, policy, facts, desk, tally)

@@ -172,7 +172,7 @@ def _derive_into(
         f"from the evidence of {run.run_id}: nothing was asked."
     )
     notices = (*run.manifest.notices, said)
-    evidence, tally = Evidence(run), Tally(run.manifest.shortfalls)
+    evidence, tally = Evidence(run), Tally(policy, run.manifest.shortfalls)
     for notice in notices:
         tally.notice(notice)
     _copy_discovered(run, evidence, staging, tally)

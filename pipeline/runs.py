@@ -193,6 +193,24 @@ class AuditFolder:
         complete = [run for run in runs if run.manifest.complete]
         return max(complete or runs, key=_by_label, default=None)
 
+    def previous_to(self, night: date) -> PublishedRun | None:
+        """Give the run that one of `night` is compared with: what a person calls last night's.
+
+        The current run, if it is of an earlier night; else the latest run of one, by its label: a
+        run that completes another, or is made again, then tells what changed since last night, as
+        the first one did. Where there is no earlier night, the current run of the same. None where
+        there are later nights only. Raises `InputMissing` or `InputUnusable` where the run that is
+        current cannot be read.
+        """
+        current = self.current()
+        if current is None:
+            return None
+        if current.audit_date >= night:
+            earlier = [run for run in self.published() if run.manifest.audit_date < night]
+            if earlier or current.audit_date > night:
+                return max(earlier, key=_by_label, default=None)
+        return read_run(self.path / current.path)
+
     def keep(self, nights: int, now: datetime, spared: Container[str] = ()) -> list[str]:
         """Remove all runs but those of the latest `nights` audit dates; gives what was removed.
 

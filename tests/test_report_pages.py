@@ -3,226 +3,18 @@
 import base64
 import hashlib
 import re
-from datetime import UTC, date, datetime, timedelta
 from html.parser import HTMLParser
-from typing import Any
 
 import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
-from pipeline.errors import MEANINGS, ExitCode
-from pipeline.judgements import Cluster, Finding
 from pipeline.outcomes import FailureKind, Verdict
-from pipeline.report.advice import ADVICE
-from pipeline.report.pages import (
-    DATA,
-    OPEN_ROWS,
-    age,
-    code,
-    exact,
-    plural,
-    render_html,
-    render_markdown,
-    share,
-    spans,
-)
-from pipeline.report.summary import (
-    BadLines,
-    Counts,
-    KindCount,
-    Law,
-    ProjectCounts,
-    Row,
-    Rows,
-    RuleCount,
-    RunFacts,
-    Summary,
-)
-from pipeline.report.tally import STATEMENTS
-
-GROUP = "5840e3b0e196714b215bb700"
-START = datetime(2026, 11, 23, 3, 0, 0, tzinfo=UTC)
-NONE = Rows((), 0)
-
-#: Everything that a label, an error detail or a name may try.
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "\"><img src=x onerror='alert(1)'>",
-    "javascript:alert(1)",
-    "[click](https://example.com)",
-    "![x](https://example.com/x.png)",
-    "https://example.com/a",
-    "www.example.com",
-    "@everyone",
-    "someone@example.com",
-    "#1",
-    "GH-1",
-    "a | b | c",
-    "`rm -rf`",
-    "**bold** _it_ ~~gone~~ <b>b</b>",
-    "1. first",
-    "# heading",
-    "{{ summary }}{% raw %}",
-    "line\nbreak\r\n\n# heading",
-    "</td></tr></table>",
-    "</style><script>alert(1)</script>",
-    "\u202egnp.exe",
-    "a\u200bb\ufeff\x00\x1b[31m",
-    "\ud800",
-)
-
-
-def facts(**changes: Any) -> RunFacts:
-    known: dict[str, Any] = {
-        "run_id": "20261123T030000Z-nightly-7f3a9c",
-        "audit_name": "nightly",
-        "audit_date": date(2026, 11, 23),
-        "parent_run_id": None,
-        "started_at": START,
-        "finished_at": START + timedelta(seconds=754.5),
-        "tool_version": "0.1.0",
-        "schema_version": "7",
-        "rules_version": "9",
-        "base_url": "https://cloud.example.com",
-        "credential_id": "mdb_sa_id_0123456789abcdef01234567",
-        "input_source": "inputs/nightly.csv",
-        "input_sha256": "ab" * 32,
-        "policy_sha256": "cd" * 32,
-        "line_count": 2_013,
-        "triple_count": 2_001,
-        "duplicate_count": 12,
-        "bad_line_count": 0,
-        "request_count": 2_345,
-        "refusal_count": 67,
-    }
-    return RunFacts(**(known | changes))
-
-
-def clean(**changes: Any) -> Summary:
-    """A run in which everything passes."""
-    counts = Counts(2_001, 2_001, 0, 0, 0)
-    known: dict[str, Any] = {
-        "summary_version": 1,
-        "run": facts(),
-        "answer": "Yes",
-        "headline": "2,001 of 2,001 checkpoints pass: and no rule objects.",
-        "exit_code": 0,
-        "exit_meaning": MEANINGS[ExitCode.COMPLETE],
-        "complete": True,
-        "population": "population: 2,001 triples from nightly.csv, supplied by the operator",
-        "counts": counts,
-        "excused_count": 0,
-        "duration_s": 754.5,
-        "laws": (Law("lines = triples + duplicates + bad lines", 2_013, 2_013),),
-        "shortfalls": (),
-        "notices": (),
-        "projects": (ProjectCounts(2_001, 2_001, 0, 0, 0, GROUP, 3),),
-        "clusters": (cluster(),),
-        "clusters_left_out": 0,
-        "failing": NONE,
-        "absent": NONE,
-        "inconclusive": NONE,
-        "rules": (),
-        "kinds": (),
-        "cluster_findings": (),
-        "cluster_findings_left_out": 0,
-        "bad_lines": BadLines((), 0),
-        "statements": STATEMENTS,
-    }
-    return Summary(**(known | changes))
-
-
-def cluster(**changes: Any) -> Cluster:
-    known: dict[str, Any] = {
-        "group_id": GROUP,
-        "cluster_name": "orders-prod",
-        "verdict": Verdict.PASS,
-        "triple_count": 31,
-        "pass_count": 31,
-        "fail_count": 0,
-        "absent_count": 0,
-        "inconclusive_count": 0,
-        "newest_restorable_at": START - timedelta(hours=5),
-        "rpo_age_s": 18_060.5,
-        "rpo_limit_s": 21_600.0,
-        "oldest_restorable_at": START - timedelta(days=30),
-        "largest_gap_s": 97_184.0,
-    }
-    return Cluster(**(known | changes))
-
-
-def row(index: int, verdict: Verdict, reason: str, **labels: str) -> Row:
-    return Row(GROUP, "orders-prod", f"{index:024x}", 5_000 + index, verdict, (reason,), labels)
-
-
-def rows(verdict: Verdict, count: int, left_out: int = 0) -> Rows:
-    shown = (row(i, verdict, f"reason {i}", owner=f"team {i}") for i in range(count))
-    return Rows(tuple(shown), left_out)
-
-
-def finding(index: int = 0, **changes: Any) -> Finding:
-    known: dict[str, Any] = {
-        "group_id": GROUP,
-        "cluster_name": f"cluster-{index}",
-        "checkpoint_id": None,
-        "scope": "cluster",
-        "rule_id": "no-restorable-checkpoint",
-        "severity": "critical",
-        "message": "none is restorable",
-        "observed": f"0 of {30 + index} restorable",
-        "expected": "at least 1",
-        "controls": "NIST SP 800-53 Rev. 5 CP-9",
-    }
-    return Finding(**(known | changes))
-
-
-def kind(failure: FailureKind, verdict: Verdict, count: int) -> KindCount:
-    return KindCount(failure, verdict, count, *ADVICE[failure])
-
-
-def troubled(**changes: Any) -> Summary:
-    """A run with some of everything, and more of it than a page shows."""
-    counts = Counts(2_001, 1_000, 600, 301, 100)
-    rules = (
-        RuleCount(
-            "no-restorable-checkpoint",
-            "critical",
-            "cluster",
-            "Nothing to restore this cluster from.",
-            ("NIST SP 800-53 Rev. 5 CP-9",),
-            231,
-        ),
-        RuleCount("restorable-false", "high", "checkpoint", "`restorable`: no.", ("",), 600),
-    )
-    known: dict[str, Any] = {
-        "run": facts(bad_line_count=240, line_count=2_253, parent_run_id="earlier-run"),
-        "answer": "No",
-        "headline": "1,000 of 2,001 checkpoints pass; 600 fail.",
-        "exit_code": 4,
-        "exit_meaning": MEANINGS[ExitCode.OPEN_AND_INCOMPLETE],
-        "complete": False,
-        "counts": counts,
-        "excused_count": 17,
-        "notices": ("The replies are from another day.",),
-        "clusters": tuple(
-            cluster(cluster_name=f"cluster-{i}", verdict=Verdict.FAIL) for i in range(30)
-        ),
-        "clusters_left_out": 1_970,
-        "failing": rows(Verdict.FAIL, 200, 400),
-        "absent": rows(Verdict.ABSENT, 200, 101),
-        "inconclusive": rows(Verdict.INCONCLUSIVE, 25, 75),
-        "rules": rules,
-        "kinds": (
-            kind(FailureKind.CHECKPOINT_ABSENT, Verdict.ABSENT, 301),
-            kind(FailureKind.THROTTLED, Verdict.INCONCLUSIVE, 88),
-            kind(FailureKind.PROJECT_REFUSED, Verdict.INCONCLUSIVE, 12),
-        ),
-        "cluster_findings": tuple(finding(i) for i in range(200)),
-        "cluster_findings_left_out": 31,
-        "bad_lines": BadLines(tuple(f"line {i}, bad" for i in range(2, 202)), 40),
-    }
-    return clean(**(known | changes))
+from pipeline.report.charts import spans
+from pipeline.report.pages import DATA, MOST_ROWS, OPEN_ROWS, render_html, render_markdown
+from pipeline.report.summary import Counts, ProjectCounts, Summary
+from pipeline.report.words import age, code, exact, plural, share
+from tests.summaries import GROUP, HOSTILE, clean, cluster, hostile, kind, rows, troubled
 
 
 class Page(HTMLParser):
@@ -239,7 +31,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in {"meta", "br"}:
+        if tag not in {"meta", "br", "input"}:
             self.open.append(tag)
         if tag in {"td", "th", "li", "dt", "dd", "div", "br"}:
             self.words.append(" ")
@@ -251,39 +43,11 @@ class Page(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes another element"
 
     def handle_data(self, data: str) -> None:
-        if self.open[-1:] != ["style"]:
+        if self.open[-1:] not in (["style"], ["script"]):
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-def hostile(text: str) -> Summary:
-    """The same hostile text wherever the API, the CSV or the environment may put one."""
-    shown = Row(text, text, text, 7, Verdict.FAIL, (text, text), {text: text, "owner": text})
-    return troubled(
-        run=facts(
-            audit_name=text,
-            base_url=text,
-            credential_id=text,
-            input_source=text,
-            bad_line_count=1,
-            parent_run_id=text,
-        ),
-        headline=text,
-        population=text,
-        shortfalls=(),
-        notices=(text,),
-        clusters=(cluster(cluster_name=text, group_id=text, verdict=Verdict.FAIL),),
-        projects=(ProjectCounts(1, 1, 0, 0, 0, text, 1),),
-        failing=Rows((shown,), 0),
-        absent=Rows((shown,), 0),
-        inconclusive=Rows((shown,), 0),
-        cluster_findings=(
-            finding(cluster_name=text, group_id=text, message=text, observed=text, expected=text),
-        ),
-        bad_lines=BadLines((text,), 0),
-    )
 
 
 # --- what is said -------------------------------------------------------------------------------
@@ -296,6 +60,7 @@ def test_both_pages_answer_first(summary: Summary) -> None:
     assert markdown.startswith(f"# {summary.answer}\n\n{summary.headline}\n")
     answer = f"Can these checkpoints be trusted? {summary.answer} {summary.headline}"
     assert text.partition(answer)[0].endswith("2026-11-23 Skip to what to do ")
+    assert "What to do" in text.partition(answer)[2].partition("Audit nightly")[0]
 
 
 def test_html_holds_every_number_of_the_summary() -> None:
@@ -306,21 +71,41 @@ def test_html_holds_every_number_of_the_summary() -> None:
     wanted = [
         *(f"{n:,} {name}" for n, name in [(1_000, "pass"), (600, "fail"), (301, "absent")]),
         "100 inconclusive",
-        "17 of them excused",
+        "All triples 2,001 100 % 17",
+        "FAIL a rule objects 600 30.0 % 5",
         f"Exit code 4 {summary.exit_meaning}",
         "12 min 34 s (754.5 s)",
         "2,345 requests, 67 of them refused",
         "2,253 lines: 2,001 triples, 12 duplicates, 240 bad lines",
         "2,013 = 2,013: holds",
-        "231 clusters",
-        "600 checkpoints",
-        "301 triples",
+        "226 clusters",  # what is waived is nothing to do
+        "595 checkpoints",  # likewise what is excused
+        "290 triples",
         "88 triples",
         "12 triples",
+        "231 clusters 5 waived team-a 200, nobody named 20, others 11",
+        "Owners: team-a",
         "Clusters 2,000",
         "5 h 1 min old",
-        "(18,060.5 s; limit 6 h 0 min, 21,600 s)",
-        "1 d 2 h (97,184 s)",
+        "within limit 6 h 0 min",
+        "team-of-the-cluster",
+        "1 d 2 h",
+        "What changed since 2026-11-22",
+        "became unrestorable 3 1",
+        "still failing PASS → FAIL since 2026-11-20 rules or policy",
+        "the older evidence was judged by today’s",
+        "W-1 A reason. lapsed lapsed after 2026-11-22 nothing; it would excuse 4",
+        "W-2 A reason. lapses soon until 2026-11-25 2",
+        "owner the owner, approved by the approver",
+        "the highest for 15 answers",
+        "11 good 3 refused 2 failed",
+        "The least that was left of a project’s quota: 25 %",
+        "7 answers of another time",
+        "03:00:00.0 10 3 2 25 %",
+        "discovered.csv lists 40 checkpoints, 9 of them, of 2 clusters, beyond the input.",
+        "forgotten5840e3b0e196714b215bb700 9 checkpoints newest",
+        "1 more cluster left out here",
+        "strict: rpo age 6 h 0 min; min restorable 2; 1 for some clusters; 2 waivers",
         "2026-11-22 22:00:00 UTC",
         "2,001 triples in 3 clusters",
         "0 of 30 restorable; wanted: at least 1",
@@ -334,8 +119,8 @@ def test_html_holds_every_number_of_the_summary() -> None:
         run.policy_sha256,
         "earlier-run",
         "line 5003",
-        "reason 199",
-        "team 199",
+        "reason 99",
+        "team 99",
         *summary.statements,
         *summary.notices,
         *(kind.meaning[1:] for kind in summary.kinds),
@@ -356,10 +141,20 @@ def test_markdown_holds_the_numbers_that_matter() -> None:
         "INCONCLUSIVE |        100 |   5.0 %",
         "all triples  |      2,001 |   100 %",
         "17 triples excused",
+        "high: 600 × restorable-false",
+        "231 × no-restorable-checkpoint (5 waived)",
+        "What changed since 2026-11-22",
+        "3 became unrestorable, 1 of them by other rules or policy",
+        "since 2026-11-20",
+        "W-1: lapsed, it ended with 2026-11-22; would excuse 4",
+        "W-2: lapses soon, until 2026-11-25; excuses 2",
+        "policy strict, sha256:",
+        "within",
+        "team-of-the-cluster",
         f"Exit code 4: {summary.exit_meaning}",
         "2,345 requests, 67 of them refused",
         "2,013 and 2,013",
-        "231 clusters",
+        "226 clusters",
         "88 triples",
         "2026-11-22 22:00:00 UTC",
         "5 h 1 min",
@@ -378,8 +173,8 @@ def test_every_list_that_is_cut_says_how_much_is_left_out_and_where_it_is() -> N
     html, markdown = Page(render_html(summary)).text, render_markdown(summary)
 
     for left_out, noun, where in [
-        (400, "row", "the tables outcomes/ and findings/"),
-        (101, "row", "the table outcomes/"),
+        (500, "row", "the tables outcomes/ and findings/"),
+        (201, "row", "the table outcomes/"),
         (75, "row", "unresolved.csv and the table outcomes/"),
         (1_970, "cluster", "the table clusters/"),
         (31, "finding", "the table findings/"),
@@ -400,8 +195,8 @@ def test_every_list_that_is_cut_says_how_much_is_left_out_and_where_it_is() -> N
 def test_long_lists_open_with_their_first_rows() -> None:
     page = render_html(troubled())
 
-    assert f"Show {200 - OPEN_ROWS} more rows" in page
-    assert "Show 10 more clusters" in page
+    assert f"Show {MOST_ROWS - OPEN_ROWS} more rows" in page
+    assert f"Show {200 - OPEN_ROWS} more findings" in page
     assert "<details open" not in page
 
 
@@ -421,6 +216,10 @@ def test_a_clean_run_says_that_nothing_is_open_and_what_it_does_not_say() -> Non
     assert "Could not be determined 0 None." in html
     assert "bad-lines" not in render_html(clean())
     assert 'class="hero pass"' in render_html(clean())
+    assert "None: the policy waives nothing." in html
+    assert "None: the policy waives nothing." in markdown
+    assert "Not compared: there is no earlier run" in html
+    assert "discover was not asked" in html
     for heading in ("Absent", "Checkpoints that fail", "Could not", "Clusters", "Findings"):
         assert f"## {heading}" not in markdown
 
@@ -511,18 +310,26 @@ def test_harmless_text_stays_plain_in_markdown() -> None:
     assert code("") == "` `"
 
 
-def test_the_page_forbids_everything_but_its_own_style() -> None:
+def test_the_page_forbids_everything_but_its_own_style_and_script() -> None:
     page = render_html(troubled())
-    style = page.partition("<style>")[2].partition("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    style, script = (
+        page.partition(f"<{tag}>")[2].partition(f"</{tag}>")[0] for tag in ("style", "script")
+    )
 
     policy = Page(page).all("meta")[1]["content"]
     assert policy == (
-        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        f"default-src 'none'; style-src 'sha256-{digest(style)}'; "
+        f"script-src 'sha256-{digest(script)}'; base-uri 'none'; form-action 'none'"
     )
-    assert " style=" not in page
+    attributes = {name for _, attributes in Page(page).elements for name in attributes}
+    assert not [name for name in attributes if name == "style" or name.startswith("on")]
+    assert not [word for word in ("innerHTML", "eval", "fetch", "http") if word in script]
     assert "url(" not in style
     assert "@import" not in style
+
+
+def digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def test_links_lead_into_the_page_or_to_the_data_beside_it() -> None:
@@ -532,7 +339,8 @@ def test_links_lead_into_the_page_or_to_the_data_beside_it() -> None:
 
     assert {target for target in targets if not target.startswith("#")} == set(DATA)
     assert {target[1:] for target in targets if target.startswith("#")} <= ids
-    assert not page.all("script")
+    assert page.all("script") == [{}]
+    assert not page.all("form")
     assert not page.all("link")
     assert not page.all("img")
 

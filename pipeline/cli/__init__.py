@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, explain, plan, report, run, simulate, verify
+from pipeline.cli import (
+    demo,
+    discover,
+    explain,
+    history,
+    plan,
+    policy,
+    report,
+    run,
+    simulate,
+    verify,
+)
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -20,13 +31,16 @@ for command in (
     run.run,
     discover.discover,
     plan.plan,
-    demo.demo,
-    simulate.simulate,
+    history.diff,
+    history.history,
     report.report,
     explain.explain,
     verify.verify,
+    demo.demo,
+    simulate.simulate,
 ):
     app.command()(command)
+app.add_typer(policy.app, name="policy")
 
 
 @app.callback(invoke_without_command=True)

@@ -23,6 +23,8 @@ from pipeline.options import (
     Deadline,
     Discovered,
     ExitZero,
+    FailOn,
+    FailOnOption,
     Fetch,
     Keep,
     LogFormat,
@@ -92,6 +94,7 @@ def run(
     strict: Annotated[
         bool, typer.Option("--strict", help="A bad line stops before the first request.")
     ] = False,
+    fail_on: FailOnOption = FailOn.ANY,
     exit_zero: ExitZero = False,
     metrics_file: MetricsFile = None,
     log_format: LogFormatOption = LogFormat.TEXT,
@@ -163,7 +166,7 @@ def run(
                 locked=ending.begin,
             )
         )
-        code = _final_code(published, exit_zero=exit_zero)
+        code = _final_code(published, fail_on, exit_zero=exit_zero)
         ending.published(code, words_of(published))
     say_published(published, code, quiet=quiet, hint=_hint(published))
     raise typer.Exit(code)
@@ -230,8 +233,14 @@ def _say_deadline(deadline: datetime | None) -> None:
         log.info("the deadline is %s UTC", f"{deadline:%Y-%m-%d %H:%M}")
 
 
-def _final_code(published: "Published", *, exit_zero: bool) -> int:
-    code = published.summary.exit_code
+def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> int:
+    """The code that the process ends with, which the options may make milder than the run's own."""
+    code, changes = published.summary.exit_code, published.summary.changes
+    # Without a run to compare with, or where it cannot be read, everything counts as new.
+    is_known = changes is not None and not changes.has_newly_open
+    if changes is not None and is_known and fail_on is FailOn.NEW and code != _exit_zero(code):
+        log.info("what is open was open in %s already", changes.since_run_id)
+        return _exit_zero(code)
     return _exit_zero(code) if exit_zero else code
 
 

@@ -8,25 +8,33 @@ autoescape does the rest; in Markdown it puts whatever could be read as markup i
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable
 from functools import cache
 from importlib import resources
 from typing import Any
 
 import jinja2
-import msgspec
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
+from pipeline.changes import Cause, ChangeKind
 from pipeline.errors import ExitCode
+from pipeline.excuses import WaiverState
+from pipeline.judgements import RpoStatus
 from pipeline.outcomes import Verdict
 from pipeline.policy import Severity
-from pipeline.report.summary import Counts, RuleCount, Summary
+from pipeline.report import words
+from pipeline.report.actions import actions_of
+from pipeline.report.charts import chart, portion, spans
+from pipeline.report.summary import ClusterRow, PolicyFacts, RuleCount, Summary
+from pipeline.report.words import age, code, exact, moment, n, plural, visible
 
 #: Rows of a list that the HTML page shows before the others, folded, and all that Markdown shows.
 OPEN_ROWS = 20
-#: The summary has every project; a page that has them all might not open.
-MOST_PROJECTS = 1000
+#: Things to do that the first screen shows before the others.
+OPEN_ACTIONS = 5
+#: The summary has more; a page that has them all might not open.
+MOST_PROJECTS = 500
+MOST_ROWS = 100
 
 #: Verdict → what it says of a triple.
 VERDICT_MEANINGS = {
@@ -51,16 +59,35 @@ DATA = {
     "SHA256SUMS": "the same digests, for sha256sum --check",
 }
 
+#: How a cluster's newest point stands to the limit → words, and the tone they are set in; the most
+#: urgent first.
+RPO_WORDS = {
+    RpoStatus.NO_POINT: ("no point", "fail"),
+    RpoStatus.EXCEEDED: ("too old", "fail"),
+    RpoStatus.NOT_JUDGED: ("not judged", "inconclusive"),
+    RpoStatus.NO_LIMIT: ("no limit", ""),
+    RpoStatus.WITHIN: ("within", "pass"),
+}
+
+CHANGE_WORDS = {
+    ChangeKind.BECAME_UNRESTORABLE: ("became unrestorable", "fail"),
+    ChangeKind.NEWLY_INCONCLUSIVE: ("newly inconclusive", "inconclusive"),
+    ChangeKind.STILL_FAILING: ("still failing", "fail"),
+    ChangeKind.RECOVERED: ("recovered", "pass"),
+    ChangeKind.NEW: ("new", ""),
+    ChangeKind.GONE: ("gone", ""),
+}
+
+CAUSE_WORDS = {Cause.ATLAS: "Atlas", Cause.RULES: "rules or policy"}
+
+WAIVER_WORDS = {
+    WaiverState.LAPSED: ("lapsed", "fail"),
+    WaiverState.LAPSES_SOON: ("lapses soon", "inconclusive"),
+    WaiverState.IN_FORCE: ("in force", "pass"),
+}
+
 #: The page's colour: what the reader should feel before reading.
 _TONES = {ExitCode.COMPLETE: "pass", ExitCode.INCOMPLETE: "inconclusive"}
-
-#: A segment of a bar is at least this wide, in per cent: one of a million must be seen.
-_LEAST_WIDTH = 1.5
-
-#: Clusters that an action names before it only counts them.
-_NAMED_CLUSTERS = 5
-
-_MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 #: Text that means nothing to Markdown, GitHub or a chat: no markup, link, mention or reference.
 _HARMLESS = re.compile(
@@ -80,11 +107,17 @@ def render_markdown(summary: Summary) -> str:
 
 
 def render_html(summary: Summary) -> str:
-    """Render the summary as one HTML file that needs nothing else, neither script nor network."""
-    style = resources.files("pipeline.report").joinpath("templates/report.css").read_text("utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = _environment(_visible).get_template("report.html")
-    return page.render(_names(summary), style=Markup(style), style_sha256=digest)  # noqa: S704
+    """Render the summary as one HTML file that needs nothing else, and no network.
+
+    Its one style and its one script are allowed by their digests and nothing else is; without the
+    script the page says the same.
+    """
+    parts: dict[str, Any] = {}
+    for name, file in (("style", "report.css"), ("script", "report.js")):
+        text = resources.files("pipeline.report").joinpath(f"templates/{file}").read_text("utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        parts |= {name: Markup(text), f"{name}_sha256": digest}  # noqa: S704
+    return _environment(visible).get_template("report.html").render(_names(summary), **parts)
 
 
 @cache
@@ -97,19 +130,23 @@ def _environment(gate: Callable[[Any], Any]) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters = (age, code, exact, moment, n, plural, sentence, share, spans, ticks)
-    environment.filters |= {function.__name__: function for function in filters}
+    for name in ("age", "clock", "code", "exact", "moment", "n", "plural", "sentence", "share"):
+        environment.filters[name] = getattr(words, name)
+    environment.tests["troubled"] = _is_troubled
+    environment.filters |= {"portion": portion, "spans": spans, "ticks": words.ticks}
     return environment
 
 
 def _names(summary: Summary) -> dict[str, Any]:
     """What the templates speak of."""
     order = list(Severity).index
+    actions = tuple(actions_of(summary))
     return {
         "s": summary,
         "run": summary.run,
         "tone": _TONES.get(ExitCode(summary.exit_code), "fail"),
-        "actions": tuple(_actions(summary)),
+        "tally": [(v.lower(), f"{_count(summary, v):,} {v.lower()}") for v in Verdict],
+        "actions": actions,
         "rules": sorted(
             summary.rules, key=lambda rule: (order(Severity(rule.severity)), -rule.count)
         ),
@@ -118,150 +155,51 @@ def _names(summary: Summary) -> dict[str, Any]:
             summary.projects,
             key=lambda p: (-p.fail_count, -p.inconclusive_count, -p.absent_count, p.group_id),
         ),
+        "statuses": [status for status in RPO_WORDS if _has_status(summary, status)],
+        "has_owners": any(cluster.owner for cluster in summary.clusters),
+        "chart": chart(summary.timeline) if summary.timeline else None,
+        "contents": _contents(summary),
+        "facts": _facts(summary),
         "verdict_meanings": VERDICT_MEANINGS,
+        "rpo_words": RPO_WORDS,
+        "rpo_order": {status: place for place, status in enumerate(RPO_WORDS)},
+        "change_words": CHANGE_WORDS,
+        "cause_words": CAUSE_WORDS,
+        "waiver_words": WAIVER_WORDS,
         "data": DATA,
         "open_rows": OPEN_ROWS,
+        "open_actions": OPEN_ACTIONS,
         "most_projects": MOST_PROJECTS,
+        "most_rows": MOST_ROWS,
     }
 
 
-# --- the gates ----------------------------------------------------------------------------------
-
-
-def _visible(value: Any) -> Any:
-    """Show characters that hide or reorder text as escapes, as Python's `repr` does."""
-    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+# --- the gate of Markdown -----------------------------------------------------------------------
 
 
 def _quoted(value: Any) -> Any:
     """Put text into a code span unless it is harmless as it is."""
-    if not isinstance(value, str) or isinstance(value, Markup):
+    if isinstance(value, Markup | int | float):
         return value
-    text = _visible(value)
+    text = visible(value)
     return text if not text or _HARMLESS.fullmatch(text) else code(text)
 
 
-# --- filters ------------------------------------------------------------------------------------
+# --- what a page says in several places ----------------------------------------------------------
 
 
-def code(text: str) -> Markup:
-    """Put text into a code span of Markdown, which nothing in it can leave.
-
-    A backtick becomes a quote: chat programs do not know longer fences.
-    """
-    inside = _visible(text).replace("`", "'").replace("|", "¦") or " "
-    return Markup(f"`{inside}`")  # noqa: S704
+def _count(summary: Summary, verdict: Verdict) -> int:
+    return int(getattr(summary.counts, f"{verdict.lower()}_count"))
 
 
-def n(count: int) -> str:
-    """Write a count: 12,345."""
-    return f"{count:,}"
+def _is_troubled(cluster: ClusterRow) -> bool:
+    """Whether there is something about a cluster that somebody must see to."""
+    _, tone = RPO_WORDS[cluster.rpo_status]
+    return cluster.verdict is not Verdict.PASS or tone in {"fail", "inconclusive"}
 
 
-def plural(count: int, noun: str) -> str:
-    """Write a count with its noun: 1 line, 2 lines."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def moment(at: datetime) -> str:
-    """Write a time in UTC, to the second."""
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def age(seconds: float) -> str:
-    """Write a duration as people say it, in its two largest units."""
-    if seconds < 0:
-        return "minus " + age(-seconds)
-    if round(seconds, 1) < _MINUTE:
-        return f"{seconds:.1f} s" if seconds % 1 else f"{seconds:.0f} s"
-    whole = round(seconds)
-    days, hours, minutes = whole // _DAY, whole % _DAY // _HOUR, whole % _HOUR // _MINUTE
-    if days:
-        return f"{days:,} d {hours} h"
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {whole % _MINUTE} s"
-
-
-def exact(seconds: float) -> str:
-    """Write a duration in seconds, to the millisecond."""
-    return f"{seconds:,.3f}".rstrip("0").rstrip(".") + " s"
-
-
-def share(part: int, whole: int) -> str:
-    """Write a share in per cent; only all is 100 and only none is 0."""
-    if part in (0, whole):
-        return "100 %" if part else "0 %"
-    return f"{min(max(100 * part / whole, 0.1), 99.9):.1f} %"
-
-
-def spans(counts: Counts) -> list[tuple[str, float, float]]:
-    """Give the segments of a bar of verdicts: name, start and width, in per cent of the bar."""
-    known = {verdict.lower(): getattr(counts, f"{verdict.lower()}_count") for verdict in Verdict}
-    total = counts.triple_count or 1
-    widths = {name: max(100 * c / total, _LEAST_WIDTH) for name, c in known.items() if c}
-    scale, start, segments = 100 / (sum(widths.values()) or 1), 0.0, []
-    for name, width in widths.items():
-        segments.append((name, round(start, 2), round(width * scale, 2)))
-        start += width * scale
-    return segments
-
-
-def sentence(text: str) -> str:
-    """Begin with a capital."""
-    return text[:1].upper() + text[1:]
-
-
-def ticks(text: str) -> Markup:
-    """Set what stands between backticks as code."""
-    escaped = str(escape(_visible(text)))
-    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped))  # noqa: S704
-
-
-# --- what to do, what it bears on ---------------------------------------------------------------
-
-
-class Action(msgspec.Struct, frozen=True):
-    """Something to do: how many of what, what is so, the advice, the section that says more."""
-
-    count: str
-    so: str
-    advice: str
-    section: str
-
-
-def _actions(summary: Summary) -> Iterator[Action]:
-    """What to do, most urgent first; that some may be missing before what is said of the others."""
-    for shortfall in summary.shortfalls:
-        so = sentence(shortfall.rstrip("."))
-        advice = "Find out whether the list is whole"
-        yield Action("Population", so, advice, "facts")
-    for rule in summary.rules:
-        if rule.scope == "cluster":
-            so = sentence(rule.title.replace("`", "").rstrip("."))
-            advice = f"See to these first: {_clusters_of(rule, summary)}"
-            yield Action(plural(rule.count, "cluster"), so, advice, "clusters")
-    if count := summary.counts.fail_count:
-        so, advice = "A rule objects", "Do not rely on them; the reason stands beside each"
-        yield Action(plural(count, "checkpoint"), so, advice, "failing")
-    for kind in sorted(summary.kinds, key=lambda kind: kind.verdict, reverse=True):
-        so, advice = sentence(kind.meaning), sentence(kind.advice)
-        yield Action(plural(kind.count, "triple"), so, advice, kind.verdict.lower())
-    if count := summary.run.bad_line_count:
-        so, advice = "Could not be used, so nothing was asked", "Mend them in the input"
-        yield Action(plural(count, "input line"), so, advice, "bad-lines")
-    if count := summary.counts.inconclusive_count:
-        so = "Could not be determined, in all"
-        advice = f"When the causes are gone, start run --complete {summary.run.run_id}"
-        yield Action(plural(count, "triple"), so, advice, "inconclusive")
-
-
-def _clusters_of(rule: RuleCount, summary: Summary) -> str:
-    findings = [f for f in summary.cluster_findings if f.rule_id == rule.rule_id]
-    names = [f"{f.cluster_name} of project {f.group_id}" for f in findings]
-    named = names[:_NAMED_CLUSTERS]
-    more = rule.count - len(named)
-    return ", ".join(named) + (f" and {more:,} more" if more else "")
+def _has_status(summary: Summary, status: RpoStatus) -> bool:
+    return any(cluster.rpo_status is status for cluster in summary.clusters)
 
 
 def _controls(summary: Summary) -> dict[str, list[RuleCount]]:
@@ -271,3 +209,61 @@ def _controls(summary: Summary) -> dict[str, list[RuleCount]]:
         for control in filter(None, rule.controls):
             controls.setdefault(control, []).append(rule)
     return dict(sorted(controls.items()))
+
+
+def _contents(summary: Summary) -> list[tuple[str, str, int | None]]:
+    """Sections of the page: id, title, how many rows (None: it is no list)."""
+    counts, bad_lines = summary.counts, summary.run.bad_line_count
+    listed = [
+        ("clusters", "Clusters", len(summary.clusters) + summary.clusters_left_out),
+        ("changes", "What changed", None),
+        ("rules", "Findings by rule", sum(rule.count for rule in summary.rules)),
+        ("waivers", "Waivers", len(summary.waivers)),
+        ("failing", "Fail", counts.fail_count),
+        ("absent", "Absent", counts.absent_count),
+        ("inconclusive", "Not determined", counts.inconclusive_count),
+        *([("bad-lines", "Bad lines", bad_lines)] if bad_lines else []),
+        *([("timeline", "The run in time", None)] if summary.timeline else []),
+        ("population", "Population", summary.counts.triple_count),
+        ("projects", "Projects", len(summary.projects)),
+        ("statements", "What this says, and what not", None),
+        ("facts", "Facts", None),
+        ("data", "Data", None),
+    ]
+    return [(target, title, count) for target, title, count in listed]
+
+
+def _facts(summary: Summary) -> list[tuple[str, str]]:
+    """Facts of the run: name, value."""
+    run = summary.run
+    lines = (
+        plural(run.line_count, "line") + ": " + plural(run.triple_count, "triple"),
+        plural(run.duplicate_count, "duplicate"),
+        plural(run.bad_line_count, "bad line"),
+    )
+    refused = f"{n(run.refusal_count)} of them refused by a rate limit"
+    versions = f"schema {run.schema_version}, rules {run.rules_version}"
+    return [
+        ("Input", ", ".join(lines)),
+        ("Requests", f"{plural(run.request_count, 'request')}, {refused}"),
+        ("Duration", f"{age(summary.duration_s)} ({exact(summary.duration_s)})"),
+        ("Started", moment(run.started_at)),
+        ("Finished", moment(run.finished_at)),
+        ("Versions", f"checkpoint-audit {run.tool_version}, {versions}"),
+        ("Policy", _policy(summary.policy) if summary.policy else "not told"),
+        ("Base URL", run.base_url),
+        ("Credential", run.credential_id),
+        ("Follows run", run.parent_run_id or "none"),
+        ("Input file", run.input_source),
+    ]
+
+
+def _policy(policy: PolicyFacts) -> str:
+    """Write the policy in short: its name, its limits, how much else it has."""
+    limits = [
+        f"{name.replace('_', ' ')} {n(int(value)) if name == 'min_restorable' else age(value)}"
+        for name, value in policy.thresholds.items()
+    ]
+    scopes = f"{policy.scope_count:,} for some clusters" if policy.scope_count else ""
+    waivers = plural(policy.waiver_count, "waiver")
+    return f"{policy.name}: {'; '.join(filter(None, (*limits, scopes, waivers)))}"

@@ -112,6 +112,7 @@ class OwnerCount(msgspec.Struct, frozen=True):
 class RuleCount(msgspec.Struct, frozen=True):
     """What one rule objected to, in all; `waived_count` of it is excused by a waiver.
 
+    `fails`: by the policy it makes a FAIL, and is not only said beside a verdict.
     `owners` are those of the most findings; `owners_left_out` counts the findings of the others.
     """
 
@@ -121,6 +122,7 @@ class RuleCount(msgspec.Struct, frozen=True):
     title: str
     controls: tuple[str, ...]
     count: int
+    fails: bool = True
     waived_count: int = 0
     owners: tuple[OwnerCount, ...] = ()
     owners_left_out: int = 0
@@ -204,7 +206,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[str, ...]
     changes: Changes | None = None
     waivers: tuple[WaiverUse, ...] = ()
+    waivers_left_out: int = 0
     beyond: Beyond | None = None
     excused: dict[Verdict, int] = {}
     policy: PolicyFacts | None = None
     timeline: Timeline | None = None
+
+    def excused_of(self, verdict: Verdict) -> int:
+        """Triples of one verdict that are excused."""
+        return self.excused.get(verdict, 0)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 import msgspec
@@ -104,6 +105,9 @@ class _Quota(msgspec.Struct, rename={"limit": "ratelimit-limit", "left": "rateli
 
 _QUOTA = msgspec.json.Decoder(_Quota)
 
+#: The same few numbers come again and again.
+_count = lru_cache(maxsize=4096)(read_count)
+
 
 class Replies:
     """Counts the replies of a run by the time they came."""
@@ -113,6 +117,7 @@ class Replies:
         duration = (finished_at - started_at).total_seconds()
         self._started_at = started_at
         self._width = _width(duration)
+        self._micros = self._width * 1_000_000
         self._first = microseconds(started_at)
         self._last = microseconds(finished_at)
         self._counts: Counter[tuple[int, Kind]] = Counter()
@@ -128,7 +133,7 @@ class Replies:
                 self._outside += 1
 
     def _add(self, reply: Received) -> None:
-        index = int((reply.received_at - self._first) / (self._width * 1_000_000))
+        index = int((reply.received_at - self._first) / self._micros)
         self._counts[index, _KINDS.get(reply.failure_kind, Kind.FAILED)] += 1
         share = _share(reply.headers)
         if share is not None and share < self._shares.get(index, 2.0):
@@ -136,7 +141,7 @@ class Replies:
 
     def timeline(self) -> Timeline:
         """Sum up; the last stretch is the one in which the last reply can have come."""
-        last = int((self._last - self._first) / (self._width * 1_000_000))
+        last = int((self._last - self._first) / self._micros)
         return Timeline(
             started_at=self._started_at,
             bin_s=self._width,
@@ -160,5 +165,5 @@ def _share(headers: str) -> float | None:
     if '"ratelimit-remaining"' not in headers:
         return None
     quota = _QUOTA.decode(headers)
-    limit, left = read_count(quota.limit), read_count(quota.left)
+    limit, left = _count(quota.limit), _count(quota.left)
     return min(left / limit, 1.0) if limit and left is not None else None

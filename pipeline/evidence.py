@@ -26,7 +26,9 @@ from pipeline.errors import InputUnusable
 from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.listing import read_page
 from pipeline.outcomes import Failure, FailureKind
+from pipeline.policy import Policy, read_policy, read_policy_over
 from pipeline.published import AS_IT_WAS, PublishedRun
+from pipeline.rules import RULES_VERSION
 from pipeline.tables import OUTCOMES, REPLIES, Table
 from pipeline.triples import BadLine, Header, TripleReader
 
@@ -36,6 +38,29 @@ ROWS_AT_ONCE, BYTES_AT_ONCE = 500, 8 * 1024 * 1024
 
 #: Row groups with pages that are kept at hand: pages of one cluster arrive close to one another.
 _GROUPS_AT_HAND = 2
+
+
+#: The policy of a run as it was read, and the default which that was laid over, if it was not one.
+POLICY_FILE, BASE_POLICY_FILE = "evidence/policy.toml", "evidence/default-policy.toml"
+
+
+def policy_of(run: PublishedRun) -> Policy:
+    """Read the policy that a run was judged by, over the default of its day.
+
+    One of another version of the rules is laid over the default of today, which knows today's
+    rules. Raises `InputUnusable`, and `PolicyWrong` for one that is not understood any more.
+    """
+    text, source = _text_of(run, POLICY_FILE), f"the policy of {run.run_id}"
+    if run.manifest.rules_version != RULES_VERSION:
+        return read_policy(text, source)
+    has_base = any(file.path == BASE_POLICY_FILE for file in run.manifest.files)
+    return read_policy_over(text, _text_of(run, BASE_POLICY_FILE) if has_base else "", source)
+
+
+def _text_of(run: PublishedRun, name: str) -> str:
+    path = run.file(name)
+    with reading(path):
+        return path.read_bytes().decode("utf-8")
 
 
 class Told(NamedTuple):

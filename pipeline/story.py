@@ -15,10 +15,10 @@ import pyarrow.compute as pc
 from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.derive import answer_of, facts_of
 from pipeline.errors import ConfigurationWrong, InputMissing, InputUnusable
-from pipeline.evidence import Evidence, batches_of
+from pipeline.evidence import Evidence, batches_of, policy_of
 from pipeline.journal import Answered, StoredReply
 from pipeline.outcomes import FailureKind, Verdict, moment
-from pipeline.policy import Policy, default_policy, read_policy_file
+from pipeline.policy import Policy, default_policy
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.rules import RULES, RULES_VERSION
 from pipeline.rules.rule import Rule
@@ -153,7 +153,7 @@ def _policy(run: PublishedRun, rules_version: str) -> Policy:
     """The run's policy; one of another version of the rules may not be understood any more."""
     if rules_version != RULES_VERSION:
         return default_policy()
-    return read_policy_file(run.file("evidence/policy.toml"))
+    return policy_of(run)
 
 
 # --- rows ----------------------------------------------------------------------------------------

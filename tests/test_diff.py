@@ -315,3 +315,22 @@ def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
 
     assert "\x1b" not in text
     assert json.loads(as_json(Diff(told, told, made)))["older"]["run_id"] == "run\x1b[2J"
+
+
+def test_every_kind_is_in_the_report(night: Night) -> None:
+    """A night of an outage, and the one after it."""
+    night.write(9)
+    night.down(0)
+    run(night, 2)
+    night.write(8)
+    night.down(1)
+    first = run(night, 1, "--accept-drop")
+    night.write(10)
+    night.become(t2="absent", t3="healthy-sharded")
+    night.down(5)
+    ended = run(night, 0)
+    kinds = {*counted(changes(first)), *counted(changes(ended))}
+
+    assert kinds == set(ChangeKind)
+    for name in ("report.html", "report.md"):
+        assert "determined" in (ended.run / name).read_text("utf-8")

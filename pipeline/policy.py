@@ -198,7 +198,7 @@ def read_policy_file(path: Path) -> Policy:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationWrong(
             f"the policy {path} cannot be read: {said}",
-            hint="give --policy a TOML file that may be read; without it the default is taken",
+            hint="check the path and its permissions; a policy is a TOML file in UTF-8",
         ) from error
     return read_policy(text, str(path))
 

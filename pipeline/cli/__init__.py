@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, history, plan, report, run, simulate, verify
+from pipeline.cli import demo, discover, history, plan, policy, report, run, simulate, verify
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for command in (
     simulate.simulate,
 ):
     app.command()(command)
+app.add_typer(policy.app, name="policy")
 
 
 @app.callback(invoke_without_command=True)

@@ -301,7 +301,7 @@ class Tally:
             RULES[rule_id].title,
             tuple(filter(None, example.controls.split("; "))),
             self._rules[rule_id],
-            self.policy is None or self.policy.rules[rule_id].fails,
+            self.policy.rules[rule_id].fails,
             self._waived[rule_id],
             *self._owners_of(rule_id),
         )

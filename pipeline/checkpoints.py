@@ -5,7 +5,7 @@ is left out", so everything but the triple is optional. Source: the reference pa
 "Return One Legacy Backup Checkpoint".
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Optional, TypeAlias, TypeVar
 
@@ -41,6 +41,14 @@ class CheckpointRef(msgspec.Struct, frozen=True, order=True, gc=False):
 
     def __str__(self) -> str:
         return f"{self.group_id}/{self.cluster_name}/{self.checkpoint_id}"
+
+
+def made_at(checkpoint_id: str) -> datetime:
+    """Tell when a checkpoint was made: the first four bytes of its id.
+
+    It agrees with `started` in published samples, and dates an id that answers 404, too.
+    """
+    return datetime.fromtimestamp(int(checkpoint_id[:8], 16), UTC)
 
 
 class Anomaly(StrEnum):

@@ -6,11 +6,11 @@ time, so memory does not grow with the input.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
-from datetime import datetime
+from contextlib import AbstractContextManager, ExitStack
+from datetime import date, datetime
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -32,7 +32,6 @@ from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
 from pipeline.report.timeline import Replies
 from pipeline.report.unresolved import unresolved_writer
-from pipeline.staging import Sink, Staging
 from pipeline.tables import (
     CHECKPOINTS,
     CLUSTERS,
@@ -75,6 +74,47 @@ class Collected(Protocol):
         ...
 
 
+class Rows(Protocol):
+    """Takes the rows of one table: see `staging.Sink`."""
+
+    def add(self, item: Any, size: int = 0) -> None:
+        """Take one item of the table."""
+        ...
+
+    def extend(self, items: Iterable[Any], size: int = 0) -> None:
+        """Take items of the table; of evidence, `size` are the bytes of their bodies."""
+        ...
+
+
+class Desk(Protocol):
+    """Takes what is derived: `staging.Staging` writes it, `rederived` compares it."""
+
+    def table(
+        self, table: Table, audit_date: date, constants: Sequence[Any]
+    ) -> AbstractContextManager[Rows]:
+        """Begin a table; `constants` are the values of its first columns."""
+        ...
+
+    def evidence(self, table: Table, constants: Sequence[Any]) -> AbstractContextManager[Rows]:
+        """Begin a table of evidence."""
+        ...
+
+    def open_text(self, name: str) -> AbstractContextManager[TextIO]:
+        """Begin a text that comes line by line."""
+        ...
+
+    def write(self, name: str, content: str | bytes) -> None:
+        """Take a small file."""
+        ...
+
+    def rows(self, table: Table) -> int:
+        """Tell how many rows of a table were taken."""
+        ...
+
+
+AnyDesk = TypeVar("AnyDesk", bound=Desk)
+
+
 def facts_of(run: PublishedRun) -> RunFacts:
     """Read the facts of a published run back from its manifest; raises `InputUnusable`."""
     manifest = run.path / "manifest.json"
@@ -102,10 +142,10 @@ def derive(
     collected: Collected,
     policy: Policy,
     facts: RunFacts,
-    staging: Staging,
+    staging: AnyDesk,
     tally: Tally,
-    see: Callable[[Judgement | None], None],
-    compare: Callable[[Staging], Changes | None] = lambda _: None,
+    see: Callable[[Judgement | None], None] = lambda _: None,
+    compare: Callable[[AnyDesk], Changes | None] = lambda _: None,
 ) -> Summary:
     """Write everything but the manifest into `staging`; gives the summary that `tally` makes.
 
@@ -128,7 +168,6 @@ def derive(
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
-    tally.policy = policy
     tally.timeline = seen.timeline()
     tally.changes = compare(staging)
     summary = tally.summary(facts, collected.bad_lines())
@@ -208,11 +247,11 @@ def _notice_announcements(stored: StoredReply, tally: Tally) -> None:
 class _Tables:
     """The tables that have a row for each triple, part, cluster, finding or reply."""
 
-    def __init__(self, stack: ExitStack, staging: Staging, facts: RunFacts, seen: Replies) -> None:
+    def __init__(self, stack: ExitStack, staging: Desk, facts: RunFacts, seen: Replies) -> None:
         self._seen = seen
         constants = (facts.run_id, facts.audit_name, facts.audit_date)
 
-        def sink(table: Table) -> Sink:
+        def sink(table: Table) -> Rows:
             return stack.enter_context(staging.table(table, facts.audit_date, constants))
 
         self._checkpoints = sink(CHECKPOINTS)
@@ -237,7 +276,7 @@ class _Tables:
         self._replies.extend(replies, sum([len(stored.body) for stored in replies]))
 
 
-def _write_run(summary: Summary, staging: Staging) -> None:
+def _write_run(summary: Summary, staging: Desk) -> None:
     """The one row of `runs`: facts and counts, by the columns' own names."""
     facts = summary.run
     known: dict[str, Any] = {
@@ -252,7 +291,7 @@ def _write_run(summary: Summary, staging: Staging) -> None:
         sink.add(tuple(known[name] for name in RUNS.names[len(RUN_COLUMNS) :]))
 
 
-def _check_rows(summary: Summary, staging: Staging, replies: int) -> None:
+def _check_rows(summary: Summary, staging: Desk, replies: int) -> None:
     """Check that the tables hold the rows that the counts speak of."""
     counts = summary.counts
     wanted = {
@@ -267,7 +306,7 @@ def _check_rows(summary: Summary, staging: Staging, replies: int) -> None:
             )
 
 
-def _write_reports(summary: Summary, staging: Staging) -> None:
+def _write_reports(summary: Summary, staging: Desk) -> None:
     document = msgspec.json.format(msgspec.json.encode(summary), indent=2)
     staging.write("summary.json", document + b"\n")
     staging.write("report.md", render_markdown(summary))

@@ -19,7 +19,7 @@ import sys
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
@@ -29,6 +29,7 @@ import msgspec
 
 from pipeline.atlas import Reply, preliminary_request, read_preliminary
 from pipeline.cells import csv_line, on_one_line
+from pipeline.checkpoints import made_at
 from pipeline.errors import AtlasUnavailable, AuditError, CredentialsRefused, OutputsUnwritable
 from pipeline.fetch import Fetcher, Question
 from pipeline.listing import Entry, Listing
@@ -246,7 +247,7 @@ class Discovery:
         return [
             (group_id, cluster.name, checkpoint_id, cluster.project.name, cluster.version, started)
             for checkpoint_id, started in sorted(found, reverse=True)
-            if self._wanted.has_moment(_date_of(checkpoint_id))
+            if self._wanted.has_moment(made_at(checkpoint_id))
         ]
 
     async def _list(
@@ -376,15 +377,6 @@ def _attributes(entry: Entry) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return on_one_line(value) if isinstance(value, str) else ""
-
-
-def _date_of(object_id: str) -> datetime:
-    """When a checkpoint was made: the first four bytes of its id.
-
-    It agrees with `started` in published samples, is never left out, and is not among the things
-    that an audit doubts.
-    """
-    return datetime.fromtimestamp(int(object_id[:8], 16), UTC)
 
 
 def _nameless(entry: Entry) -> Failure:

@@ -52,9 +52,9 @@ class Document:
     """
 
     def __init__(self, text: str) -> None:
-        self._text = text.removeprefix("\ufeff")  # some editors begin a file with it
+        self._text = text
         self.faults: list[Fault] = []
-        self.root = Table(self, "", tomllib.loads(self._text))
+        self.root = Table(self, "", tomllib.loads(text.removeprefix(_MARK)))
 
     @property
     def in_order(self) -> list[Fault]:
@@ -71,6 +71,10 @@ class Document:
         while path and path not in self.lines:
             path = path.rpartition(".")[0]
         return self.lines.get(path)
+
+
+#: The byte order mark, which some editors begin a file with.
+_MARK = "\ufeff"
 
 
 class Table:
@@ -221,7 +225,7 @@ def key_lines(text: str) -> dict[str, int]:
     lines: dict[str, int] = {}
     counts: Counter[str] = Counter()
     prefix = ""
-    for line, statement in _statements(text):
+    for line, statement in _statements(text.removeprefix(_MARK)):
         paths = list(_paths(tomllib.loads(statement)))
         if statement.lstrip().startswith("["):
             prefix = _header(paths, counts, is_list=statement.lstrip().startswith("[["))

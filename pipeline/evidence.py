@@ -16,6 +16,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,7 @@ from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.listing import read_page
 from pipeline.outcomes import Failure, FailureKind
 from pipeline.published import AS_IT_WAS, PublishedRun
+from pipeline.tables import OUTCOMES, REPLIES, Table
 from pipeline.triples import BadLine, Header, TripleReader
 
 #: What is in memory at a time: rows, and fewer where these are larger together, in bytes. A reply
@@ -134,8 +136,10 @@ class Evidence:
 
     def rows(self, folder: str, columns: tuple[str, ...]) -> Iterator[tuple[Any, ...]]:
         """Read some columns of a run's files, row by row; times as microseconds since 1970."""
+        table = REPLIES if folder == "evidence" else OUTCOMES
         for path in self.files(folder):
             for batch in batches_of(path, columns):
+                _check_types(path, table, batch)
                 yield from _rows(batch, columns)
 
     @contextmanager
@@ -148,9 +152,16 @@ class Evidence:
         stored = StoredReply._make(row)
         if hashlib.sha256(stored.body).hexdigest() != stored.body_sha256:
             raise self._wrong(f"the body of reply {stored.reply_id} has not the SHA-256 beside it")
+        try:
+            _TEXTS.decode(stored.headers)
+            stored.reply()
+        except (ValueError, OverflowError) as error:
+            raise self._wrong(f"reply {stored.reply_id} is none: {error}") from error
         return stored
 
     def _answered(self, told: Told, own: Sequence[StoredReply]) -> Answered:
+        if not _is_texts(told.labels):
+            raise self._wrong(f"the labels of {told.ref} are no object of texts")
         reply, item, failure = None, None, None
         if told.reply_id is None:
             failure = Failure(self._kind(told), detail=told.error_detail or "")
@@ -223,6 +234,17 @@ class _InStep:
         return found
 
 
+_TEXTS = msgspec.json.Decoder(dict[str, str])
+
+
+def _is_texts(text: str) -> bool:
+    try:
+        _TEXTS.decode(text)
+    except msgspec.DecodeError:  # a ValidationError is one
+        return False
+    return True
+
+
 # --- Parquet -------------------------------------------------------------------------------------
 
 
@@ -249,6 +271,17 @@ def batches_of(path: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
             fitting = BYTES_AT_ONCE * group.num_rows // max(1, group.total_byte_size)
             rows = max(1, min(ROWS_AT_ONCE, fitting))
             yield from file.iter_batches(rows, row_groups=[index], columns=list(columns))
+
+
+def _check_types(path: Path, table: Table, batch: pa.RecordBatch) -> None:
+    """Check that values are of the types that they were published with, and there."""
+    for field in batch.schema:
+        known = table.schema.field(field.name)
+        is_there = known.nullable or not batch.column(field.name).null_count
+        if field.type != known.type or not is_there:
+            raise InputUnusable(
+                f"{path}: {field.name} is {field.type}, wanted {known}", hint=AS_IT_WAS
+            )
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

@@ -33,14 +33,14 @@ def judge(answers: Sequence[Answer], policy: Policy, as_of: datetime) -> Judgeme
     """
     ref = answers[0].ref
     listed = Listed(answers, policy.thresholds_of(ref.group_id, ref.cluster_name))
-    found = sorted(_apply(CHECKPOINT_RULES, listed), key=_place)
+    found = sorted(_apply(CHECKPOINT_RULES, listed, policy), key=_place)
     failing = {one.place for rule_id, one in found if policy.rules[rule_id].fails}
     outcomes = [
         _outcome(answer, has_failed=place in failing) for place, answer in enumerate(answers)
     ]
     untimed = {one.place for rule_id, one in found if rule_id == _CLOCK_RULE}
     case = standing(listed, [outcome.verdict for outcome in outcomes], untimed)
-    against_cluster = _apply(CLUSTER_RULES, case)
+    against_cluster = _apply(CLUSTER_RULES, case, policy)
     has_failed = any(policy.rules[rule_id].fails for rule_id, _ in against_cluster)
     findings = [_finding(answers, *one, policy) for one in (*found, *against_cluster)]
     judgement = Judgement(
@@ -53,8 +53,10 @@ def judge(answers: Sequence[Answer], policy: Policy, as_of: datetime) -> Judgeme
     return excused(judgement, policy, as_of)
 
 
-def _apply(rules: Iterable[Rule[Case]], case: Case) -> _Found:
-    return [(rule.rule_id, objection) for rule in rules for objection in rule.judge(case)]
+def _apply(rules: Iterable[Rule[Case]], case: Case, policy: Policy) -> _Found:
+    """Give what the rules object to; those that the policy has switched off are not asked."""
+    asked = [rule for rule in rules if policy.rules[rule.rule_id].enabled]
+    return [(rule.rule_id, objection) for rule in asked for objection in rule.judge(case)]
 
 
 def _place(found: tuple[str, Objection]) -> int:

@@ -85,10 +85,15 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 class Judgement(msgspec.Struct, frozen=True):
-    """Everything the rules say about one cluster; `owner` as the policy has it, or empty."""
+    """Everything the rules say about one cluster; `owner` as the policy has it, or empty.
+
+    `waived`: id of a waiver → how many triples, and failing findings on the cluster, it excuses; of
+    a waiver that has lapsed, how many it would.
+    """
 
     cluster: Cluster
     outcomes: tuple[Outcome, ...]
     findings: tuple[Finding, ...]
     rpo_status: RpoStatus = RpoStatus.NO_LIMIT
     owner: str = ""
+    waived: dict[str, int] = {}

@@ -17,6 +17,13 @@ from pipeline.outcomes import FetchBy
 ATLAS = "https://cloud.mongodb.com"
 
 
+class FailOn(StrEnum):
+    """What of the open makes `run` end with 1 or 4."""
+
+    ANY = "any"
+    NEW = "new"
+
+
 class LogFormat(StrEnum):
     """How lines on stderr look."""
 
@@ -24,8 +31,19 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class TextOrJson(StrEnum):
+    """How a result on stdout looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="A CSV file, .gz too; - is standard input.")
+]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="An audit (its current run), a run's id, or a folder."),
 ]
 OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
 BaseUrl = Annotated[str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")]
@@ -75,6 +93,14 @@ PolicyFile = Annotated[
     Path | None,
     typer.Option("--policy", metavar="FILE", help="TOML: thresholds, severities, waivers, owners."),
 ]
+SignKey = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Sign the manifest with this SSH key: a private one without passphrase, or a public "
+        "one whose private half is in the agent.",
+    ),
+]
 Discovered = Annotated[
     str | None,
     typer.Option(
@@ -109,6 +135,13 @@ MetricsFile = Annotated[
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Lines instead of a live bar.")]
 ExitZero = Annotated[
     bool, typer.Option("--exit-zero", help="End with 0 instead of 1 and 3 instead of 4.")
+]
+FailOnOption = Annotated[
+    FailOn,
+    typer.Option(
+        "--fail-on",
+        help="new: what was open in the previous run already does not end with 1 or 4.",
+    ),
 ]
 
 
@@ -214,7 +247,13 @@ def read_audit_name(name: str, source: str) -> str:
 
 
 def read_audit_date(text: str) -> date | None:
-    """Read `--audit-date`; None where it is empty.
+    """Read `--audit-date`, as `read_date` does."""
+    # A run dated later than the others stays current until they have caught up.
+    return read_date("--audit-date", text)
+
+
+def read_date(option: str, text: str) -> date | None:
+    """Read the value of `option`; None where it is empty.
 
     Raises `ConfigurationWrong` for what is no date, or for none that a run can have.
     """
@@ -225,14 +264,11 @@ def read_audit_date(text: str) -> date | None:
     except ValueError:
         found = None
     if found is None or found.isoformat() != text:
-        raise ConfigurationWrong(
-            f"--audit-date {text!r} is not a date", hint="write it as 2026-11-20"
-        )
-    # A run dated later than the others stays current until they have caught up.
+        raise ConfigurationWrong(f"{option} {text!r} is not a date", hint="write it as 2026-11-20")
     if not _FIRST_DATE <= found <= datetime.now(UTC).date() + timedelta(days=1):
         raise ConfigurationWrong(
-            f"--audit-date {text} lies in the future, or before there was Atlas",
-            hint="name the day that the run is for",
+            f"{option} {text} lies in the future, or before there was Atlas",
+            hint="name the day that a run is for",
         )
     return found
 

@@ -198,7 +198,7 @@ def read_policy_file(path: Path) -> Policy:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationWrong(
             f"the policy {path} cannot be read: {said}",
-            hint="give --policy a TOML file that may be read; without it the default is taken",
+            hint="check the path and its permissions; a policy is a TOML file in UTF-8",
         ) from error
     return read_policy(text, str(path))
 
@@ -261,14 +261,25 @@ def _rules(table: Table, base: dict[str, RuleTerms]) -> dict[str, RuleTerms]:
 
 
 def _rule(table: Table, base: RuleTerms) -> RuleTerms:
+    flag = _only_true if table.path in _UNCHANGEABLE else flag_of
     terms = RuleTerms(
         severity=table.take("severity", _severity, base.severity),
         controls=table.take_all("controls", _control, base.controls),
-        fails=table.take("fails", flag_of, base.fails),
-        enabled=table.take("enabled", flag_of, base.enabled),
+        fails=table.take("fails", flag, base.fails),
+        enabled=table.take("enabled", flag, base.enabled),
     )
     table.close()
     return terms
+
+
+#: Without these PASS would not say any more what it says.
+_UNCHANGEABLE = ("rules.restorable-false", "rules.restorable-not-reported")
+
+
+def _only_true(value: object) -> bool:
+    if value is True:
+        return True
+    raise Wrong(value, "true: PASS says that Atlas reports it restorable; waive the FAIL instead")
 
 
 def _population(table: Table, base: PopulationTerms) -> PopulationTerms:
@@ -326,7 +337,7 @@ def _waiver(table: Table, rules: Mapping[str, RuleTerms]) -> Waiver:
         reason=table.need("reason", text_of, ""),
         owner=table.need("owner", text_of, ""),
         approver=table.need("approver", text_of, ""),
-        expires_on=table.need("expires", day_of, date.max),
+        expires_on=table.need("expires", _last_day, date.min),
         rules=table.take_all("rules", partial(_rule_id, rules), (), least=1),
         kinds=table.take_all("kinds", _kind, (), least=1),
         project=table.take("project", _project, "*"),
@@ -430,6 +441,21 @@ def _waiver_id(value: object) -> str:
 
 
 _WAIVER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/#:-]{0,59}")
+
+
+def _last_day(value: object) -> date:
+    """Read a day; one that nobody will live to see is no expiry."""
+    try:
+        day = day_of(value)
+    except Wrong as wrong:
+        raise Wrong(value, _LAST_DAY) from wrong
+    if day.year >= _NEVER:
+        raise Wrong(value, _LAST_DAY)
+    return day
+
+
+_NEVER = 2100
+_LAST_DAY = f"its last day, a date before {_NEVER} without quotes, as 2027-03-31"
 
 
 def _rule_id(rules: Mapping[str, RuleTerms], value: object) -> str:

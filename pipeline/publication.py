@@ -10,6 +10,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from datetime import date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import msgspec
 from pipeline import __version__
 from pipeline.atlas import API_VERSION
 from pipeline.beyond import find_beyond
-from pipeline.derive import derive
-from pipeline.errors import AuditError, InputUnusable
+from pipeline.changes import Changes
+from pipeline.comparison import compare, fails_by, staged_side, write_failing
+from pipeline.derive import derive, rejudge
+from pipeline.errors import AuditError, InputMissing, InputUnusable
 from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.journal import Journal
 from pipeline.judgements import Judgement
@@ -30,6 +33,7 @@ from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.runs import AuditFolder
 from pipeline.settings import Settings
+from pipeline.staging import Staging, writing
 from pipeline.tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
@@ -94,17 +98,18 @@ class Publisher:
         facts = self._facts(journal, kept, policy)
         staging = self._folder.stage(facts.run_id)
         try:
-            tally = Tally(said)
+            tally = Tally(policy, said)
             notices = _notices(journal)
             for notice in notices:
                 tally.notice(notice)
             if discovered is not None:
                 tally.beyond = find_beyond(discovered, (ref for _, ref in journal.triples()))
                 staging.copy(f"evidence/{DISCOVERED_FILE}", discovered.path)
-            summary = derive(journal, policy, facts, staging, tally, self._see)
+            changes = partial(self._changes, facts, tally)
+            summary = derive(journal, policy, facts, staging, tally, self._see, changes)
             staging.copy("evidence/input.csv.gz", kept.path)
             staging.write("evidence/policy.toml", policy.text)
-            digest = staging.seal(self._manifest(summary, policy, notices))
+            digest = self._seal(staging, self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:
             staging.discard()
@@ -112,6 +117,37 @@ class Publisher:
         current = _current(summary, digest)
         is_current = self._folder.publish(staging, current, facts.parent_run_id)
         return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
+
+    def _seal(self, staging: Staging, manifest: dict[str, Any]) -> str:
+        """Seal a run, and sign it where that is asked for; gives its manifest's digest."""
+        signer = self._settings.signer
+        if signer is None:
+            return staging.seal(manifest)
+        signed = {**manifest, "signature": msgspec.to_builtins(signer.signature)}
+        digest = staging.seal(signed)
+        with writing(staging.path):
+            signer.sign(staging.path / "manifest.json")
+        return digest
+
+    def _changes(self, facts: RunFacts, tally: Tally, staging: Staging) -> Changes | None:
+        """Compare a staged run with last night's; that this cannot be done is noticed, no more."""
+        policy = self._settings.policy
+        try:
+            run = self._folder.previous_to(facts.audit_date)
+            write_failing(staging, facts, run)
+            if run is None:
+                return None
+            return compare(
+                run,
+                staged_side(staging, facts),
+                partial(rejudge, policy=policy),
+                fails=fails_by(policy),
+                tick=lambda: self._see(None),
+            )
+        except (InputMissing, InputUnusable) as error:
+            tally.notice(f"What changed since the previous run is not known: {error}.")
+            write_failing(staging, facts, None)
+            return None
 
     def finish(self, run_id: str) -> Published:
         """Finish what died after its run had become visible, and before all else was done."""

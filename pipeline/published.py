@@ -59,6 +59,8 @@ class Manifest(msgspec.Struct, frozen=True):
     complete: bool | None = None
     exit_code: int | None = None
     shortfalls: tuple[str, ...] = ()
+    rules_version: str = ""
+    policy_sha256: str = ""
     notices: tuple[str, ...] = ()
     previous: Previous | None = None
 
@@ -160,10 +162,15 @@ def find_run(output_dir: Path, named: str) -> PublishedRun:
 
     Raises `InputMissing` where there is none, `InputUnusable` where its manifest cannot be used.
     """
+    return read_run(find_folder(output_dir, named))
+
+
+def find_folder(output_dir: Path, named: str) -> Path:
+    """Find a run's folder, whatever is in it; raises `InputMissing` where there is none."""
     places = list(_places(output_dir, named))
     for path in places:
         if (path / "manifest.json").exists():
-            return read_run(path.resolve())
+            return path.resolve()
     if len(places) > 1:
         raise InputMissing(f"{named!r} means {places[0]}, which is not there", hint=AS_IT_WAS)
     raise InputMissing(f"there is no run {named!r} in {output_dir}", hint=_NAME_ONE)

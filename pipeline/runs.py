@@ -17,11 +17,12 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ class AuditFolder:
         """
         known = self.current()
         with writing(self.path):
-            _sync_tree(staging.path)
+            sync_tree(staging.path)
             staging.path.rename(self.runs / staging.run_id)
             _sync(self.runs)
         return self._point(known, current, parent)
@@ -192,6 +193,24 @@ class AuditFolder:
         complete = [run for run in runs if run.manifest.complete]
         return max(complete or runs, key=_by_label, default=None)
 
+    def previous_to(self, night: date) -> PublishedRun | None:
+        """Give the run that one of `night` is compared with: what a person calls last night's.
+
+        The current run, if it is of an earlier night; else the latest run of one, by its label: a
+        run that completes another, or is made again, then tells what changed since last night, as
+        the first one did. Where there is no earlier night, the current run of the same. None where
+        there are later nights only. Raises `InputMissing` or `InputUnusable` where the run that is
+        current cannot be read.
+        """
+        current = self.current()
+        if current is None:
+            return None
+        if current.audit_date >= night:
+            earlier = [run for run in self.published() if run.manifest.audit_date < night]
+            if earlier or current.audit_date > night:
+                return max(earlier, key=_by_label, default=None)
+        return read_run(self.path / current.path)
+
     def keep(self, nights: int, now: datetime, spared: Container[str] = ()) -> list[str]:
         """Remove all runs but those of the latest `nights` audit dates; gives what was removed.
 
@@ -220,6 +239,11 @@ class AuditFolder:
             gone = path.rename(self.work / f"gone-{path.name}")
             _sync(self.runs)
             shutil.rmtree(gone)
+
+
+def new_run_id(started_at: datetime, audit_name: str) -> str:
+    """Make an id for a run; ids sort by their runs' starts."""
+    return f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"
 
 
 def _by_label(run: PublishedRun) -> tuple[date, datetime]:
@@ -299,7 +323,7 @@ def set_aside(path: Path) -> Path:
     return aside
 
 
-def _sync_tree(folder: Path) -> None:
+def sync_tree(folder: Path) -> None:
     """Force a folder to disk, the innermost first."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:

@@ -10,6 +10,7 @@ from pipeline.collect import Asking
 from pipeline.policy import Policy, default_policy
 from pipeline.population import Expected
 from pipeline.published import PublishedRun
+from pipeline.signing import Signer
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gone on with. `discovered` is a CSV that `discover` wrote, to compare the input with. Nothing is
     asked any more when what is left until `deadline` (None: for ever) is needed for publishing. Of
     published runs those of the latest `keep` dates stay (None: all).
+    With `signer`, manifests are signed.
     """
 
     source: str
@@ -38,5 +40,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     policy: Policy = msgspec.field(default_factory=default_policy)
     deadline: datetime | None = None
     keep: int | None = None
+    signer: Signer | None = None
     fresh: bool = False
     strict: bool = False

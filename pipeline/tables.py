@@ -262,7 +262,7 @@ OUTCOMES = Table(
         *RUN_COLUMNS,
         *_CHECKPOINT_COLUMNS,
         _required("verdict", "string", "PASS, FAIL, ABSENT or INCONCLUSIVE"),
-        Column("excused_by", "string", "the waiver, or `retention`, that excuses it"),
+        Column("excused_by", "string", "the waivers, by comma, or `retention`, that excuse it"),
         Column("failure_kind", "string", "why there is no checkpoint to judge"),
         Column("http_status", "int32", "the true status, inside an envelope where there was one"),
         Column("error_code", "string", "Atlas's own code", "errorCode"),
@@ -346,7 +346,9 @@ RUNS = Table(
         _required("fail_count", "int64", "in FAIL"),
         _required("absent_count", "int64", "in ABSENT"),
         _required("inconclusive_count", "int64", "in INCONCLUSIVE"),
-        _required("excused_count", "int64", "of FAIL and ABSENT, those that are excused"),
+        _required(
+            "excused_count", "int64", "of FAIL, ABSENT and INCONCLUSIVE, those that are excused"
+        ),
         _required(
             "request_count",
             "int64",
@@ -357,8 +359,8 @@ RUNS = Table(
         _required(
             "complete",
             "bool",
-            "no inconclusive triple, no bad line, and no population that is smaller or older than "
-            "it should be",
+            "no inconclusive triple but excused ones, no bad line, and no population that is "
+            "smaller or older than it should be",
         ),
         _required(
             "exit_code",
@@ -398,6 +400,22 @@ REPLIES = Table(
         ),
         Column(
             "body_sha256", "string", "SHA-256 of body, hexadecimal", nullable=False, distinct=True
+        ),
+    ),
+)
+
+FAILING = Table(
+    "failing",
+    "one row for each triple that ended in FAIL or ABSENT, excused or not, for the next run to go "
+    "on from. As it rests on earlier runs, and not on this run's replies alone, it is no part of "
+    "what is loaded into a warehouse",
+    (
+        *RUN_COLUMNS,
+        *_CHECKPOINT_COLUMNS,
+        _required(
+            "failing_since",
+            "date32",
+            "audit date of the first of the consecutive nights in which it fails",
         ),
     ),
 )

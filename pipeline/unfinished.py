@@ -6,9 +6,8 @@ URL, and the run that it completes, if any.
 
 import hashlib
 import logging
-import secrets
 from collections.abc import Callable, Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +27,7 @@ from pipeline.intake import (
 )
 from pipeline.journal import FORMAT, Journal
 from pipeline.published import PublishedRun
-from pipeline.runs import AuditFolder, copy_log_aside, remove_journal, set_aside
+from pipeline.runs import AuditFolder, copy_log_aside, new_run_id, remove_journal, set_aside
 from pipeline.settings import Settings
 from pipeline.wal import is_damaged
 
@@ -156,7 +155,7 @@ class Unfinished:
                 hint="leave --max-input-age out, or name a file",
             )
         journal.set_facts(
-            run_id=_run_id(self._now, settings.audit_name),
+            run_id=new_run_id(self._now, settings.audit_name),
             started_at=self._now.isoformat(),
             audit_date=audit_date.isoformat(),
             tool_version=__version__,
@@ -320,7 +319,3 @@ def _words(journal: Journal) -> str:
         f"the unfinished run {journal.fact('run_id') or '(not quite begun)'}, "
         f"{tally.answers:,} of {tally.triples:,} triples answered"
     )
-
-
-def _run_id(started_at: datetime, audit_name: str) -> str:
-    return f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"

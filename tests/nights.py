@@ -6,15 +6,36 @@ The fixtures are in conftest.
 import json
 import os
 import signal
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pipeline.simulator import FaultPlan
+from pipeline.simulator import FaultPlan, Fleet
+from pipeline.simulator.fleet import Checkpoint, Cluster
+from pipeline.simulator.stories import STORIES, Story
 from tests.durability import Books, Ended, Small, Starter, table, write_input
 
 NO_FAULTS = FaultPlan.none()
+
+
+@dataclass(frozen=True)
+class Changed(Fleet):
+    """A fleet of which some checkpoints have another story than `before`."""
+
+    before: Fleet
+    stories: dict[str, Story]
+
+    @classmethod
+    def of(cls, before: Fleet, stories: dict[str, Story]) -> "Changed":
+        index = before._projects, before._clusters
+        return cls(before.seed, before.projects, *index, before, stories)
+
+    def at(self, cluster: Cluster, place: int) -> Checkpoint:
+        found = super().at(cluster, place)
+        story = self.stories.get(found.checkpoint_id)
+        return found if story is None else replace(found, story=story)
 
 
 class Night:
@@ -27,6 +48,8 @@ class Night:
         self.input = folder / "nightly.csv"
         self.write(len(scene.triples))
         self._starter = starter
+        if isinstance(scene.atlas.fleet, Changed):
+            scene.atlas.fleet = scene.atlas.fleet.before
         scene.atlas.play(NO_FAULTS)
         scene.atlas.asked.clear()
 
@@ -49,6 +72,24 @@ class Night:
 
     def run(self, *options: str | Path, set_up: str = "") -> Ended:
         return self.start(self.input, *options, set_up=set_up)
+
+    def say(self, command: str, *args: str | Path) -> Ended:
+        """Start a command that reads what was published."""
+        return self._starter.start(command, *args, "--output-dir", self.out, env=self.atlas.env)
+
+    def become(self, **stories: str) -> None:
+        """Let Atlas tell other stories of some triples from now on: `t3="absent"`, by their place.
+
+        What was told of the others before is forgotten.
+        """
+        fleet = self.atlas.fleet
+        before = fleet.before if isinstance(fleet, Changed) else fleet
+        told = {
+            self.scene.triples[int(name[1:])].checkpoint_id: STORIES[code]
+            for name, code in stories.items()
+        }
+        self.atlas.fleet = Changed.of(before, told)
+        self.atlas.play(NO_FAULTS)
 
     def down(self, triple: int, kind: str = "always-500") -> None:
         """Let one checkpoint be in trouble."""
@@ -74,7 +115,7 @@ def summary(run: Path) -> dict[str, Any]:
 # --- what happens in a start that is not to end well ---
 
 
-def replace(owner: object, name: str, value: object) -> None:
+def put(owner: object, name: str, value: object) -> None:
     setattr(owner, name, value)
 
 
@@ -90,25 +131,25 @@ def killed_half_way() -> None:
         if journal.tally().answers == 5:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    replace(Journal, "settle", counting)
+    put(Journal, "settle", counting)
 
 
 def killed_before_publishing() -> None:
     from pipeline.publication import Publisher
 
-    replace(Publisher, "publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    put(Publisher, "publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def killed_before_pointing() -> None:
     from pipeline.runs import AuditFolder
 
-    replace(AuditFolder, "_point", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    put(AuditFolder, "_point", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def killed_before_tidying() -> None:
     import pipeline.audit
 
-    replace(pipeline.audit, "remove_journal", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    put(pipeline.audit, "remove_journal", lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
 def two_days_later() -> None:
@@ -131,25 +172,25 @@ def _clock(later: timedelta) -> None:
     def set_clock(audit: Audit, *args: Any, **more: Any) -> None:
         begin(audit, *args, **more, now=lambda: datetime.now(UTC) + later)
 
-    replace(Audit, "__init__", set_clock)
+    put(Audit, "__init__", set_clock)
 
 
 def of_another_version() -> None:
     import pipeline.unfinished
 
-    replace(pipeline.unfinished, "__version__", "9.9.9")
+    put(pipeline.unfinished, "__version__", "9.9.9")
 
 
 def of_another_format() -> None:
     import pipeline.unfinished
 
-    replace(pipeline.unfinished, "FORMAT", "99")
+    put(pipeline.unfinished, "FORMAT", "99")
 
 
 def no_room() -> None:
     import shutil
 
-    replace(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    put(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
 
 
 def half_done(night: Night) -> None:

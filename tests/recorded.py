@@ -18,6 +18,7 @@ from pipeline.publication import Publisher
 from pipeline.published import PublishedRun, read_run
 from pipeline.runs import AuditFolder
 from pipeline.settings import Settings
+from pipeline.signing import Signer
 from tests.doubles import error, group, reply, trouble
 
 START = datetime(2026, 11, 20, 3, tzinfo=UTC)
@@ -74,8 +75,9 @@ def of_every_kind() -> Answers:
 class Recorder:
     """Writes what would have been collected into a journal, and publishes it."""
 
-    def __init__(self, outputs: Path, audit: str = "nightly") -> None:
+    def __init__(self, outputs: Path, audit: str = "nightly", signer: Signer | None = None) -> None:
         self.outputs = outputs
+        self.signer = signer
         self.audit = audit
         self.folder = AuditFolder(outputs, audit)
         self.folder.prepare()
@@ -113,6 +115,7 @@ class Recorder:
             policy=policy or default_policy(),
             credentials=Credentials(Kind.SERVICE_ACCOUNT, "id", "secret"),
             base_url=ATLAS,
+            signer=self.signer,
         )
         ended: Callable[[], datetime] = lambda: START + timedelta(minutes=9)  # noqa: E731
         return Publisher(settings, self.folder, lambda _: None, ended)

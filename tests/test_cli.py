@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 import pyarrow.dataset as ds
 import pytest
 
+from pipeline.policy import default_policy
+
 PROGRAM = (sys.executable, "-m", "pipeline")
 ROOT = Path(__file__).parents[1]
 SECRET = "mdb_sa_sk_simulated-not-a-secret"
@@ -174,7 +176,7 @@ def test_demo_takes_the_sample(tmp_path: Path) -> None:
 
 def test_demo_notices_a_wrong_ending(tmp_path: Path) -> None:
     """A triple that does not end as its fleet should makes the demo fail."""
-    text = (ROOT / "inputs/sample.csv").read_text("utf-8").replace(",FAIL\n", ",PASS\n", 1)
+    text = (ROOT / "inputs/sample.csv").read_text("utf-8").replace(",FAIL,", ",PASS,", 1)
     (tmp_path / "wrong.csv").write_text(text, "utf-8")
 
     ended = command("demo", tmp_path / "wrong.csv", "--output-dir", tmp_path)
@@ -182,6 +184,36 @@ def test_demo_notices_a_wrong_ending(tmp_path: Path) -> None:
     assert ended.code == 70
     assert "ends as FAIL, the column expected_verdict wants PASS" in ended.last_line
     assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_demo_notices_a_finding_that_is_not_there(tmp_path: Path) -> None:
+    """What the simulator planted and no rule finds makes the demo fail."""
+    text = (
+        (ROOT / "inputs/sample.csv").read_text("utf-8").replace(",PASS,\n", ",PASS,no-parts\n", 1)
+    )
+    (tmp_path / "wrong.csv").write_text(text, "utf-8")
+
+    ended = command("demo", tmp_path / "wrong.csv", "--output-dir", tmp_path)
+
+    assert ended.code == 70
+    assert "the rule no-parts does not object" in ended.last_line
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
+def test_demo_tells_precision_and_recall(tmp_path: Path) -> None:
+    """Of what was planted all is found; an input that does not say what was is not compared."""
+    rows = (ROOT / "inputs/sample.csv").read_text("utf-8").splitlines()
+    cut = [",".join(row.split(",")[:3]) for row in rows]
+    (tmp_path / "cut.csv").write_text("\n".join(cut), "utf-8")
+    ended = command("demo", "--output-dir", tmp_path / "whole")
+    silent = command("demo", tmp_path / "cut.csv", "--output-dir", tmp_path / "cut")
+    told = re.search(r"planted (\d+) sicknesses: found (\d+), missed 0, others 0", ended.err)
+
+    assert told
+    assert int(told[1]) == int(told[2]) > 10
+    assert "(precision 1.0, recall 1.0)" in ended.err
+    assert silent.code == 4
+    assert "sicknesses" not in silent.err
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +297,9 @@ def test_numbers_reconcile(faulty: tuple[Served, list[Path]]) -> None:
     assert len(replies) == row["request_count"]
     assert sum(r["failure_kind"] == "throttled" for r in replies) == row["refusal_count"] > 0
     assert all(law["left"] == law["right"] for law in summary["laws"])
-    failing = {f["checkpoint_id"] for f in table(run, "findings") if f["scope"] == "checkpoint"}
+    fails = {rule_id for rule_id, terms in default_policy().rules.items() if terms.fails}
+    accused = [f for f in table(run, "findings") if f["scope"] == "checkpoint"]
+    failing = {f["checkpoint_id"] for f in accused if f["rule_id"] in fails}
     assert failing == {o["checkpoint_id"] for o in outcomes if o["verdict"] == "FAIL"}
 
 
@@ -301,7 +335,7 @@ def test_unresolved_is_an_input(faulty: tuple[Served, list[Path]], tmp_path: Pat
 
     assert set(verdicts(again)) == before
     assert {frozenset(json.loads(row["labels"])) for row in table(again, "outcomes")} == {
-        frozenset({"owner", "expected_verdict"})
+        frozenset({"owner", "expected_verdict", "expected_findings"})
     }
 
 

@@ -163,9 +163,9 @@ LINES = {
 }
 
 
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_the_line_on_which_a_key_is_set(end: str) -> None:
-    assert key_lines(TEXT.replace("\n", end)) == LINES
+@pytest.mark.parametrize(("start", "end"), [("", "\n"), ("", "\r\n"), ("\ufeff", "\n")])
+def test_the_line_on_which_a_key_is_set(start: str, end: str) -> None:
+    assert key_lines(start + TEXT.replace("\n", end)) == LINES
 
 
 VALUES = st.sampled_from(["1", '"]"', '"""\n[x]\nk = 1\n"""', "[\n1,\n# ]\n2]", "'''\n]'''"])

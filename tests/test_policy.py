@@ -169,13 +169,15 @@ def test_everything_a_policy_can_say() -> None:
     )
 
 
-LIMITS = st.none() | st.integers(1, 10**6).map(lambda seconds: timedelta(seconds=seconds))
+LIMITS = st.none() | st.integers(1, 999_999).map(lambda seconds: timedelta(seconds=seconds))
 THRESHOLDS = st.dictionaries(
     st.sampled_from([name for name in Thresholds.__struct_fields__ if name != "min_restorable"]),
     LIMITS,
 )
+#: PASS means what it does because these are judged and fail.
+FIXED = ("restorable-false", "restorable-not-reported")
 RULES = st.dictionaries(
-    st.sampled_from(RULE_IDS),
+    st.sampled_from([rule_id for rule_id in RULE_IDS if rule_id not in FIXED]),
     st.fixed_dictionaries(
         {},
         optional={
@@ -364,6 +366,17 @@ REFUSED = [
         "[rules.no-parts]\nenabled = 0",
         "rules.no-parts.enabled (line 2): found 0, wanted true or false",
     ),
+    *(
+        (
+            f"[rules.{rule_id}]\n{flag} = false",
+            (
+                f"rules.{rule_id}.{flag} (line 2): found false, wanted true: PASS says that Atlas "
+                "reports it restorable; waive the FAIL instead"
+            ),
+        )
+        for rule_id in FIXED
+        for flag in ("fails", "enabled")
+    ),
     (
         '[rules.no-parts]\ncontrols = "A"',
         'rules.no-parts.controls (line 2): found "A", wanted a list',
@@ -485,13 +498,15 @@ REFUSED = [
         (
             f'{WAIVER}rules = ["no-parts"]'.replace("2027-03-31", expires),
             (
-                f"waivers[1].expires (waiver W-7, line 7): found {found}, wanted a date without "
-                "quotes, as 2027-03-31"
+                f"waivers[1].expires (waiver W-7, line 7): found {found}, wanted its last day, a "
+                "date before 2100 without quotes, as 2027-03-31"
             ),
         )
         for expires, found in [
             ('"2027-03-31"', '"2027-03-31"'),
             ("2027-03-31T00:00:00Z", "2027-03-31T00:00:00+00:00"),
+            ("9999-12-31", "9999-12-31"),
+            ("2100-01-01", "2100-01-01"),
         ]
     ),
     *(

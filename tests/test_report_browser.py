@@ -72,7 +72,7 @@ CONTRASTS = """() => {
 
 def page_of_everything() -> str:
     """A page with every section, long lists, and words too long for any screen."""
-    tally, lines = Tally(), 0
+    tally, lines = Tally(default_policy()), 0
     tally.notice("Something that concerns the whole run.")
     for name in (*(f"cluster-{index}" for index in range(30)), "x" * 64):
         answers = [

@@ -68,7 +68,7 @@ def judged(
 
 
 def tally_of(*judgements: Judgement) -> Tally:
-    tally = Tally()
+    tally = Tally(POLICY)
     for judgement in judgements:
         tally.add(judgement)
     return tally
@@ -411,7 +411,7 @@ def test_rows_that_pass_are_never_kept() -> None:
 
 def test_of_clusters_the_worst_are_shown_and_the_rest_is_counted() -> None:
     """However late the failing ones come."""
-    tally = Tally()
+    tally = Tally(POLICY)
     late = {SHOWN_CLUSTERS + 500, 3 * SHOWN_CLUSTERS - 1}
     for number in range(3 * SHOWN_CLUSTERS):
         tally.add(judged([FAILED if number in late else PASSED], cluster=f"c{number:05}"))

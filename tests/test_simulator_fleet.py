@@ -7,6 +7,7 @@ import io
 import subprocess
 import sys
 from collections import Counter
+from datetime import datetime
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -21,6 +22,8 @@ from pipeline.simulator.stories import STORIES
 
 ROOT = Path(__file__).parent.parent
 CONFIG = {"CONFIG_SERVER", "CONFIG_SERVER_REPLICA_SET"}
+HEALTHY_STORY = "healthy-sharded"
+YEAR_S = 365 * 86_400
 VERDICTS = {"PASS", "FAIL", "ABSENT", "INCONCLUSIVE"}
 
 
@@ -49,7 +52,11 @@ def judged(body: dict[str, Any], triple: Triple) -> str:
     if body["id"] != triple.checkpoint_id:
         return "INCONCLUSIVE"
     parts = body.get("parts") or []
-    shards = [part for part in parts if part["typeName"] not in CONFIG]
+    shards = [part for part in parts if part.get("typeName") not in CONFIG]
+    dates = [
+        seconds_of(part["tokenTimestamp"]["date"]) for part in parts if part.get("tokenTimestamp")
+    ]
+    far = dates if body.get("timestamp") else []
     ill = (
         body.get("restorable") is not True
         or not parts
@@ -57,8 +64,41 @@ def judged(body: dict[str, Any], triple: Triple) -> str:
         or (len(shards) > 1 and len(shards) == len(parts))
         or not body.get("completed")
         or body["completed"] < body["started"]
+        or {part["shardName"] for part in shards if "shardName" in part} < shards_of(triple)
+        or any(ahead_of(body["id"], moment) > 50 * YEAR_S for moment in moments(body))
+        or max(dates, default=0) - min(dates, default=0) > 60
+        or any(abs(date - seconds_of(body["timestamp"])) > 900 for date in far)
     )
     return "FAIL" if ill else "PASS"
+
+
+def shards_of(triple: Triple) -> set[str]:
+    """The shards that the triple's cluster has: those of all its checkpoints together."""
+    return {
+        part["shardName"]
+        for body in healthy_bodies(triple.group_id, triple.cluster_name)
+        for part in body["parts"]
+        if "shardName" in part
+    }
+
+
+@cache
+def healthy_bodies(group_id: str, cluster_name: str) -> list[dict[str, Any]]:
+    return [
+        body_of(large(), one)
+        for one in triples()
+        if (one.group_id, one.cluster_name, one.story) == (group_id, cluster_name, HEALTHY_STORY)
+    ]
+
+
+def moments(body: dict[str, Any]) -> list[str]:
+    """Every time that a body states, but for those of tokens."""
+    return [body[name] for name in ("started", "completed", "timestamp") if body.get(name)]
+
+
+def ahead_of(checkpoint_id: str, moment: str) -> float:
+    """Seconds; times may have fractions, and an offset instead of Z."""
+    return datetime.fromisoformat(moment).timestamp() - int(checkpoint_id[:8], 16)
 
 
 def test_same_arguments_make_the_same_fleet() -> None:
@@ -264,6 +304,12 @@ def test_written_triples_carry_the_plans_expectations() -> None:
     assert [row["expected_verdict"] for row in rows] == [
         plan.expected(triple) for triple in fleet.triples()
     ]
+    assert [row["expected_findings"] for row in rows] == [
+        ";".join(sorted(triple.expected_findings))
+        if plan.expected(triple) == triple.expected_verdict
+        else ""
+        for triple in fleet.triples()
+    ]
 
 
 # ── the sample ───────────────────────────────────────────────────────────────────────────────────
@@ -301,8 +347,55 @@ def test_the_sample_expects_what_fleet_and_plan_do() -> None:
         for one in Fleet.demo().triples()
     }
 
-    for group_id, cluster_name, checkpoint_id, _owner, verdict in good_rows():
+    for group_id, cluster_name, checkpoint_id, _owner, verdict, _findings in good_rows():
         assert expected[group_id, cluster_name.strip(), checkpoint_id.lower()] == verdict
+
+
+def test_the_sample_expects_the_findings_of_each_story() -> None:
+    """Where the demo's faults hide a triple, none; and each sickness of the sample has some."""
+    planted = {
+        (one.group_id, one.cluster_name, one.checkpoint_id): one.expected_findings
+        for one in Fleet.demo().triples()
+    }
+    expecting = 0
+    for group_id, cluster_name, checkpoint_id, _owner, verdict, findings in good_rows():
+        named = {name for name in findings.split(";") if name}
+        expecting += bool(named)
+        if verdict in {"PASS", "FAIL"}:
+            assert named == planted[group_id, cluster_name.strip(), checkpoint_id.lower()]
+        else:
+            assert not named
+
+    assert expecting >= 10
+
+
+def test_a_missing_shard_of_the_sample_has_its_neighbours() -> None:
+    """Without them nobody could tell that it is missing."""
+    fleet, asked = Fleet.demo(), {row[2].lower() for row in good_rows()}
+    lonely = [one for one in fleet.triples() if one.story == "missing-shard"]
+    sampled = [one for one in lonely if one.checkpoint_id in asked]
+
+    assert sampled
+    for triple in sampled:
+        assert {one.checkpoint_id for one in fleet.beside(triple)} <= asked
+
+
+@pytest.mark.parametrize("code", [code for code, one in STORIES.items() if one.beside_healthy])
+def test_a_comparison_has_something_to_compare_with(code: str) -> None:
+    """Such a story is told between two healthy checkpoints, or beside one at the newest place."""
+    told = [triple for triple in triples() if triple.story == code]
+
+    assert told
+    for triple in told:
+        assert {one.story for one in large().beside(triple)} == {HEALTHY_STORY}
+
+
+def test_no_story_is_told_in_a_cluster_too_small_for_it() -> None:
+    small = Fleet.seeded(seed=5, projects=20, clusters=25, checkpoints=3)
+    told = {triple.story for triple in small.triples()}
+
+    assert len(told) > 20
+    assert not told & {code for code, story in STORIES.items() if story.min_checkpoints > 3}
 
 
 def test_the_sample_has_lines_to_stumble_over() -> None:

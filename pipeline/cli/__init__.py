@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, plan, run, simulate
+from pipeline.cli import demo, discover, history, plan, policy, report, run, simulate, verify
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -16,8 +16,19 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Audit MongoDB Atlas legacy backup checkpoints: one verdict each, with its evidence.",
 )
-for command in (run.run, discover.discover, plan.plan, demo.demo, simulate.simulate):
+for command in (
+    run.run,
+    discover.discover,
+    plan.plan,
+    history.diff,
+    history.history,
+    report.report,
+    verify.verify,
+    demo.demo,
+    simulate.simulate,
+):
     app.command()(command)
+app.add_typer(policy.app, name="policy")
 
 
 @app.callback(invoke_without_command=True)

@@ -12,6 +12,7 @@ from pipeline.options import LogFormat, LogFormatOption, NoProgress, OutputDir, 
 
 if TYPE_CHECKING:
     from pipeline.audit import Watcher
+    from pipeline.demo import Comparison
     from pipeline.publication import Published
     from pipeline.simulator import Fleet
 
@@ -30,21 +31,26 @@ def demo(
     """Run the audit against the embedded simulator, over real HTTP; no account is needed.
 
     The sample holds every verdict, so the demo ends with 4; a triple that does not end as the
-    sample expects makes it end with 70, and nothing is published.
+    sample expects, or a finding too many or too few, makes it end with 70 and publish nothing.
     """
     from pipeline import talk
+    from pipeline.demo import Comparison
 
     talk.set_up(log_format=log_format, quiet=quiet)
     watcher = talk.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
-    published = run_loop(_demo(input_, output_dir, watcher))
+    comparison = Comparison()
+    published = run_loop(_demo(input_, output_dir, watcher, comparison))
+    if comparison.planted:
+        log.info("%s", comparison)
     log.info("exit %d means: %s", published.summary.exit_code, published.summary.exit_meaning)
     say_published(published, published.summary.exit_code, quiet=quiet)
     raise typer.Exit(published.summary.exit_code)
 
 
-async def _demo(source: Path | None, output_dir: Path, watcher: "Watcher") -> "Published":
+async def _demo(
+    source: Path | None, output_dir: Path, watcher: "Watcher", comparison: "Comparison"
+) -> "Published":
     from pipeline.auth import Credentials, Kind
-    from pipeline.demo import check
     from pipeline.settings import Settings
     from pipeline.simulator import Credentials as Simulated
     from pipeline.simulator import FaultPlan, Fleet, serve
@@ -59,7 +65,7 @@ async def _demo(source: Path | None, output_dir: Path, watcher: "Watcher") -> "P
             base_url=simulator.base_url,
         )
         log.info("the simulator listens on %s", simulator.base_url)
-        return await audited(settings, watcher, judged=check)
+        return await audited(settings, watcher, judged=comparison.check)
 
 
 def _sample(output_dir: Path, fleet: "Fleet") -> Path:

@@ -23,6 +23,8 @@ from pipeline.options import (
     Deadline,
     Discovered,
     ExitZero,
+    FailOn,
+    FailOnOption,
     Fetch,
     Keep,
     LogFormat,
@@ -35,6 +37,7 @@ from pipeline.options import (
     OutputDir,
     PolicyFile,
     Quiet,
+    SignKey,
     Timeout,
     is_audit_name,
     read_audit_date,
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
     from pipeline.publication import Published
     from pipeline.published import PublishedRun
     from pipeline.runs import AuditFolder
+    from pipeline.signing import Signer
 
 log = logging.getLogger("pipeline")
 
@@ -83,12 +87,14 @@ def run(
     accept_drop: AcceptDrop = False,
     deadline: Deadline = "",
     keep: Keep = None,
+    sign_key: SignKey = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start anew even if this run was begun before.")
     ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="A bad line stops before the first request.")
     ] = False,
+    fail_on: FailOnOption = FailOn.ANY,
     exit_zero: ExitZero = False,
     metrics_file: MetricsFile = None,
     log_format: LogFormatOption = LogFormat.TEXT,
@@ -145,6 +151,7 @@ def run(
             discovered=discovered,
             deadline=read_deadline(deadline, datetime.now(UTC)),
             keep=keep,
+            signer=_signer(sign_key),
             fresh=fresh,
             strict=strict,
         )
@@ -159,7 +166,7 @@ def run(
                 locked=ending.begin,
             )
         )
-        code = _final_code(published, exit_zero=exit_zero)
+        code = _final_code(published, fail_on, exit_zero=exit_zero)
         ending.published(code, words_of(published))
     say_published(published, code, quiet=quiet, hint=_hint(published))
     raise typer.Exit(code)
@@ -205,6 +212,13 @@ def _policy(file: Path | None, parent: "PublishedRun | None") -> "Policy":
     return read_policy_file(file) if file is not None else default_policy()
 
 
+def _signer(key: Path | None) -> "Signer | None":
+    """Make sure that the key signs, before anything is asked."""
+    from pipeline.signing import Signer
+
+    return Signer(key) if key is not None else None
+
+
 def _check_address(parent: "PublishedRun | None", address: str) -> None:
     if parent is not None and parent.manifest.base_url != address:
         raise ConfigurationWrong(
@@ -219,8 +233,14 @@ def _say_deadline(deadline: datetime | None) -> None:
         log.info("the deadline is %s UTC", f"{deadline:%Y-%m-%d %H:%M}")
 
 
-def _final_code(published: "Published", *, exit_zero: bool) -> int:
-    code = published.summary.exit_code
+def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> int:
+    """The code that the process ends with, which the options may make milder than the run's own."""
+    code, changes = published.summary.exit_code, published.summary.changes
+    # Without a run to compare with, or where it cannot be read, everything counts as new.
+    is_known = changes is not None and not changes.has_newly_open
+    if changes is not None and is_known and fail_on is FailOn.NEW and code != _exit_zero(code):
+        log.info("what is open was open in %s already", changes.since_run_id)
+        return _exit_zero(code)
     return _exit_zero(code) if exit_zero else code
 
 

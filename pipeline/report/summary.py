@@ -206,6 +206,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     statements: tuple[str, ...]
     changes: Changes | None = None
     waivers: tuple[WaiverUse, ...] = ()
+    waivers_left_out: int = 0
     beyond: Beyond | None = None
     excused: dict[Verdict, int] = {}
     policy: PolicyFacts | None = None

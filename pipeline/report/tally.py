@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline.changes import Changes
 from pipeline.errors import MEANINGS, ExitCode, ProgramFault
+from pipeline.excuses import WaiverUse, waiver_notice, waiver_uses
 from pipeline.judgements import Finding, Judgement, RpoStatus
 from pipeline.judgements import Outcome as JudgedOutcome
 from pipeline.outcomes import FailureKind, Verdict, moment
@@ -79,18 +80,22 @@ class _Shown:
 class Tally:
     """Counts judgements; one for a run.
 
-    `shortfalls` say why its population cannot be taken for whole: such a run is not complete.
+    `policy` is the one they were judged by. `shortfalls` say why its population cannot be taken for
+    whole: such a run is not complete.
     """
 
-    def __init__(self, shortfalls: tuple[str, ...] = ()) -> None:
+    def __init__(self, policy: Policy, shortfalls: tuple[str, ...] = ()) -> None:
+        self.policy = policy
         self.shortfalls = shortfalls
         self.changes: Changes | None = None
         self.beyond: Beyond | None = None
-        self.policy: Policy | None = None
         self.timeline: Timeline | None = None
         self.counts = Counts()
         self.excused_count = 0
         self.open_count = 0
+        self.unknown_count = 0
+        self.failing_clusters: Counter[str] = Counter()
+        self._rests: Counter[str] = Counter()
         self._projects: dict[str, ProjectCounts] = {}
         self._clusters: list[ClusterRow] = []
         self._cluster_count = 0
@@ -123,6 +128,7 @@ class Tally:
         for outcome in judgement.outcomes:
             if outcome.verdict is not Verdict.PASS:
                 self._add_outcome(outcome, reasons.get(outcome.checkpoint_id, ()))
+        self._rests.update(judgement.waived)
         self._note_times([o.fetched_at for o in judgement.outcomes if o.fetched_at is not None])
 
     def notice(self, text: str) -> None:
@@ -143,9 +149,9 @@ class Tally:
         return ", ".join([*kinds[:_SHOWN_KINDS], *(["…"] if len(kinds) > _SHOWN_KINDS else [])])
 
     @property
-    def barren_cluster_count(self) -> int:
-        """Clusters of which nothing that is listed can be restored."""
-        return self._rules[_BARREN]
+    def finding_count(self) -> int:
+        """How many findings there are, whatever they lead to."""
+        return self._rules.total()
 
     def _add_cluster(self, judgement: Judgement) -> None:
         """Keep clusters with trouble before those without."""
@@ -178,7 +184,9 @@ class Tally:
 
     def _add_cluster_finding(self, finding: Finding) -> None:
         self.cluster_finding_count += 1
-        self.open_count += finding.waiver_id is None
+        if self.policy.rules[finding.rule_id].fails:
+            self.failing_clusters[finding.rule_id] += 1
+            self.open_count += finding.waiver_id is None
         if len(self._cluster_findings) < SHOWN_ROWS:
             self._cluster_findings.append(finding)
 
@@ -190,8 +198,10 @@ class Tally:
             self._excused_kinds[kind] += outcome.excused_by is not None
         self._excused[outcome.verdict] += outcome.excused_by is not None
         self.excused_count += outcome.excused_by is not None
-        is_bad = outcome.verdict in (Verdict.FAIL, Verdict.ABSENT)
-        self.open_count += is_bad and outcome.excused_by is None
+        if outcome.excused_by is None:
+            is_unknown = outcome.verdict is Verdict.INCONCLUSIVE
+            self.unknown_count += is_unknown
+            self.open_count += not is_unknown
         shown = self._rows[outcome.verdict]
         shown.count += 1
         if len(shown.kept) < shown.most:
@@ -206,8 +216,8 @@ class Tally:
     # --- the end ---
 
     def exit_code(self, bad_line_count: int) -> ExitCode:
-        """How the run ends."""
-        is_incomplete = bool(self.counts.inconclusive_count or bad_line_count or self.shortfalls)
+        """How the run ends: by what nothing excuses."""
+        is_incomplete = bool(self.unknown_count or bad_line_count or self.shortfalls)
         if self.open_count:
             return ExitCode.OPEN_AND_INCOMPLETE if is_incomplete else ExitCode.OPEN
         return ExitCode.INCOMPLETE if is_incomplete else ExitCode.COMPLETE
@@ -224,6 +234,7 @@ class Tally:
         exit_code = self.exit_code(facts.bad_line_count)
         clusters = _worst_first(self._clusters)[:SHOWN_CLUSTERS]
         answer, headline = _headline(self, facts)
+        uses = waiver_uses(self.policy, self._rests, facts.started_at)
         return Summary(
             summary_version=SUMMARY_VERSION,
             run=facts,
@@ -243,6 +254,7 @@ class Tally:
                 *self.shortfalls,
                 *([str(self.beyond)] if self.beyond is not None else []),
                 *self._date_notices(facts.audit_date),
+                *_waiver_notices(uses, facts.started_at),
                 *self._said_notices(),
             ),
             projects=tuple(self._projects[group_id] for group_id in sorted(self._projects)),
@@ -259,8 +271,10 @@ class Tally:
             statements=STATEMENTS,
             changes=self.changes,
             beyond=self.beyond,
+            waivers=tuple(uses[:SHOWN_ROWS]),
+            waivers_left_out=max(0, len(uses) - SHOWN_ROWS),
             excused=dict(+self._excused),
-            policy=_policy_facts(self.policy) if self.policy is not None else None,
+            policy=_policy_facts(self.policy),
             timeline=self.timeline,
         )
 
@@ -287,7 +301,7 @@ class Tally:
             RULES[rule_id].title,
             tuple(filter(None, example.controls.split("; "))),
             self._rules[rule_id],
-            self.policy is None or self.policy.rules[rule_id].fails,
+            self.policy.rules[rule_id].fails,
             self._waived[rule_id],
             *self._owners_of(rule_id),
         )
@@ -390,37 +404,55 @@ def _bad_lines(bad_lines: Iterable[BadLine], count: int) -> BadLines:
     return BadLines(shown, count - len(shown))
 
 
+def _waiver_notices(uses: Iterable[WaiverUse], as_of: datetime) -> list[str]:
+    """Say which waivers want a decision: lapsed ones that are missed, and those about to lapse."""
+    said = list(filter(None, (waiver_notice(use, as_of) for use in uses)))
+    more = len(said) - SHOWN_NOTICES
+    return [
+        *said[:SHOWN_NOTICES],
+        *([f"{more} more waivers have lapsed or lapse soon."] if more > 0 else []),
+    ]
+
+
 def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
     """Answer "can these checkpoints be trusted?" in a word and a sentence."""
-    counts, without_any = tally.counts, tally.barren_cluster_count
-    others = tally.cluster_finding_count - without_any
-    trouble = [
-        _n(counts.fail_count, "checkpoint") + (" fails" if counts.fail_count == 1 else " fail")
-        if counts.fail_count
-        else "",
-        f"{counts.absent_count:,} absent" if counts.absent_count else "",
-        _n(without_any, "cluster") + " without a restorable checkpoint" if without_any else "",
-        _n(others, "other finding") + " on whole clusters" if others else "",
-    ]
-    unknown = [
-        f"{_n(counts.inconclusive_count, 'triple')} could not be determined ({tally.unknown_kinds})"
-        if counts.inconclusive_count
-        else "",
-        _n(facts.bad_line_count, "input line") + " could not be used"
-        if facts.bad_line_count
-        else "",
-    ]
-    short = " ".join(tally.shortfalls)
-    said = ", ".join(filter(None, (*trouble, *unknown)))
+    counts, short = tally.counts, " ".join(tally.shortfalls)
+    said = ", ".join(_troubles(tally, facts))
     passes = "passes" if 1 in (counts.pass_count, counts.triple_count) else "pass"
     of = f"{counts.pass_count:,} of {_n(counts.triple_count, 'checkpoint')} {passes}"
-    if tally.open_count:
-        return "No", _sentences(short, f"{of}; {said}.")
-    if any(unknown) or short:
-        return "Not all known", _sentences(short, f"{of}; {said}." if said else f"{of}.")
+    if not (tally.open_count or tally.unknown_count or facts.bad_line_count or short):
+        return _yes(tally, of, said)
+    excused = f", {_n(tally.excused_count, 'triple')} excused" if tally.excused_count else ""
+    answer = "No" if tally.open_count else "Not all known"
+    return answer, _sentences(short, f"{of}; {said}{excused}." if said else f"{of}.")
+
+
+def _yes(tally: Tally, of: str, said: str) -> tuple[str, str]:
+    """Answer where nothing is open and all is known."""
     if said:
         return "Yes, with exceptions", f"{of}; {said}, all excused."
-    return "Yes", f"{of}: Atlas reports them restorable, and no rule objects."
+    warnings = tally.finding_count
+    beside = f"; {_n(warnings, 'finding')} beside" if warnings else ", and no rule objects"
+    return "Yes", f"{of}: Atlas reports them restorable{beside}."
+
+
+def _troubles(tally: Tally, facts: RunFacts) -> list[str]:
+    """Say what does not pass, excused or not."""
+    counts, without_any = tally.counts, tally.failing_clusters[_BARREN]
+    others = tally.failing_clusters.total() - without_any
+    unknown, bad = counts.inconclusive_count, facts.bad_line_count
+    fails = "fails" if counts.fail_count == 1 else "fail"
+    said = [
+        f"{_n(counts.fail_count, 'checkpoint')} {fails}" if counts.fail_count else "",
+        f"{counts.absent_count:,} absent" if counts.absent_count else "",
+        f"{_n(without_any, 'cluster')} without a restorable checkpoint" if without_any else "",
+        f"{_n(others, 'other finding')} on whole clusters" if others else "",
+        f"{_n(unknown, 'triple')} could not be determined ({tally.unknown_kinds})"
+        if unknown
+        else "",
+        f"{_n(bad, 'input line')} could not be used" if bad else "",
+    ]
+    return list(filter(None, said))
 
 
 def _sentences(*said: str) -> str:

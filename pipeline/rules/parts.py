@@ -154,7 +154,7 @@ _KINDS = ", ".join(sorted(TYPE_NAMES))
 
 def _strange_kind(part: Part) -> str | None:
     """Name what kind a part is where nobody documents it; None where it is known or can be."""
-    if part.type_name is None:
+    if not part.type_name:
         return None if part.replica_set_name else "neither typeName nor replicaSetName"
     return None if part.type_name in TYPE_NAMES else part.type_name
 

@@ -4,8 +4,7 @@ Published samples complete in the second in which they started; their tokens are
 completed, and their `timestamp` lies up to 65 seconds before the start.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pipeline.checkpoints import Checkpoint
@@ -78,24 +77,17 @@ def run_time_too_long(listed: Listed) -> Objections:
 )
 def run_time_unusual(listed: Listed) -> Objections:
     """More than ten times the median of at least five others, and more than ten minutes."""
-    long = [(place, one) for place, one in listed.run_times if one > _UNUSUAL_BEYOND]
-    if not long or len(listed.run_times) <= _UNUSUAL_AMONG:
+    if len(listed.run_times) <= _UNUSUAL_AMONG:
         return
     ordered = sorted(run_time for _, run_time in listed.run_times)
-    for place, run_time in long:
-        median = _median_of_others(ordered, run_time)
-        if run_time > _UNUSUAL_TIMES * median:
+    # The lower median of the others, of any that is longer than it; no shorter one is unusual.
+    median = ordered[(len(ordered) - 2) // 2]
+    limit = max(_UNUSUAL_BEYOND, _UNUSUAL_TIMES * median)
+    for place, run_time in listed.run_times:
+        if run_time > limit:
             message = "it took much longer than the cluster's other checkpoints"
-            limit = max(_UNUSUAL_BEYOND, _UNUSUAL_TIMES * median)
-            yield Objection(
-                place, message, f"{run_time}, their median is {median}", f"at most {limit}"
-            )
-
-
-def _median_of_others(ordered: Sequence[timedelta], one: timedelta) -> timedelta:
-    """Give the median of a sorted sequence without one of its members; the lower one of two."""
-    middle = (len(ordered) - 2) // 2
-    return ordered[middle + (bisect_left(ordered, one) <= middle)]
+            seen = f"{run_time}, their median is {median}"
+            yield Objection(place, message, seen, f"at most {limit}")
 
 
 @rule(

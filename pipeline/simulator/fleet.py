@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 AS_OF = datetime(2026, 11, 20, 3, tzinfo=UTC)
-COLUMNS = ("project_id", "cluster_name", "checkpoint_id", "owner", "expected_verdict")
+COLUMNS = (
+    "project_id",
+    "cluster_name",
+    "checkpoint_id",
+    "owner",
+    "expected_verdict",
+    "expected_findings",
+)
 
 JITTER_S = 60
 INTERVALS_S = (900, 1800, 3600)
@@ -65,7 +72,10 @@ GHOSTS = {
 
 @dataclass(frozen=True, slots=True)
 class Triple:
-    """One line of an input: which checkpoint, and what a sound audit will say about it."""
+    """One line of an input: which checkpoint, and what a sound audit will say about it.
+
+    `expected_findings` are rules over the checkpoint, by their ids.
+    """
 
     group_id: str
     cluster_name: str
@@ -73,6 +83,7 @@ class Triple:
     expected_verdict: Verdict
     story: str
     owner: str
+    expected_findings: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +225,13 @@ class Fleet:
         cluster = project.clusters[number % per_project // project.clusters[0].count]
         return self._triple(project, cluster, number - cluster.first)
 
+    def beside(self, triple: Triple) -> list[Triple]:
+        """Return the triples of its cluster just before and after one, of those there are."""
+        cluster = self._clusters[triple.group_id, triple.cluster_name]
+        found = self.checkpoint(cluster, triple.checkpoint_id)
+        places = () if found is None else (found.place - 1, found.place + 1)
+        return [self.triple(cluster.first + one) for one in places if 0 <= one < cluster.count]
+
     def triples(self) -> Iterator[Triple]:
         """Go through every triple, project by project, cluster by cluster, newest first."""
         for project in self.projects:
@@ -244,6 +262,7 @@ class Fleet:
             expected_verdict=story.verdict,
             story=story.code,
             owner=project.owner,
+            expected_findings=story.findings,
         )
 
     def _story(self, cluster: Cluster, key: int) -> Story:
@@ -254,12 +273,29 @@ class Fleet:
         """
         if cluster.barren:
             return NOT_RESTORABLE
-        block, place = divmod(key, TROUBLE_EVERY)
-        if place != draw(TROUBLE_EVERY, self.seed, "trouble", block):
+        if self._is_healthy(key):
             return HEALTHY[cluster.shards > 0]
-        dealt, card = divmod(block, len(CYCLE))
+        dealt, card = divmod(key // TROUBLE_EVERY, len(CYCLE))
         story = _deal(self.seed, dealt)[card]
-        return story if story.min_shards <= cluster.shards else NOT_RESTORABLE
+        return story if self._fits(story, cluster, key) else NOT_RESTORABLE
+
+    def _is_healthy(self, key: int) -> bool:
+        """Whether the checkpoint at a place of the fleet is dealt no trouble."""
+        block, place = divmod(key, TROUBLE_EVERY)
+        return place != draw(TROUBLE_EVERY, self.seed, "trouble", block)
+
+    def _fits(self, story: Story, cluster: Cluster, key: int) -> bool:
+        """Whether a story makes sense at place `key` of the fleet, which lies in the cluster."""
+        if story.min_shards > cluster.shards or story.min_checkpoints > cluster.count:
+            return False
+        return not story.beside_healthy or self._lies_between(cluster, key)
+
+    def _lies_between(self, cluster: Cluster, key: int) -> bool:
+        """Whether the checkpoint is not the oldest, and those just before and after are healthy."""
+        is_newest, is_oldest = key == cluster.first, key == cluster.first + cluster.count - 1
+        return (
+            not is_oldest and self._is_healthy(key + 1) and (is_newest or self._is_healthy(key - 1))
+        )
 
     def _healthy_body(self, checkpoint: Checkpoint) -> Body:
         cluster, key = checkpoint.cluster, checkpoint.cluster.first + checkpoint.place
@@ -349,8 +385,13 @@ class _Builder:
 
 
 def cells(triple: Triple, verdict: str) -> tuple[str, ...]:
-    """Return a triple's CSV cells in the order of `COLUMNS`."""
-    return (triple.group_id, triple.cluster_name, triple.checkpoint_id, triple.owner, verdict)
+    """Return a triple's CSV cells in the order of `COLUMNS`.
+
+    Where the verdict is another than the fleet's own, nothing is learned, and no finding expected.
+    """
+    findings = triple.expected_findings if verdict == triple.expected_verdict else ()
+    names = (triple.group_id, triple.cluster_name, triple.checkpoint_id, triple.owner)
+    return (*names, verdict, ";".join(sorted(findings)))
 
 
 def _cluster_name(place: int, shift: int) -> str:

@@ -12,20 +12,23 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from pipeline.simulator.chance import shuffled
-from pipeline.simulator.fleet import Fleet, Triple
+from pipeline.simulator.fleet import COLUMNS, Fleet, Triple, cells
+from pipeline.simulator.stories import STORIES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HEADER = ("project_id", "cluster_name", "checkpoint_id", "owner", "expected_verdict")
-
 CAST = (
-    ("healthy-sharded", 9),
+    ("healthy-sharded", 7),
     ("healthy-replica-set", 4),
     ("old-config-server", 1),
     ("unknown-fields", 1),
-    ("wide-token-spread", 1),
+    ("unknown-type-name", 1),
+    ("duplicated-part", 1),
     ("missing-shard", 1),
+    ("wide-token-spread", 1),
+    ("far-restore-point", 1),
+    ("future-clock", 1),
     ("not-restorable", 2),
     ("contradiction", 1),
     ("token-undiscovered", 1),
@@ -36,7 +39,11 @@ CAST = (
     ("cluster-not-found", 1),
     ("other-checkpoint", 1),
 )
-"""How many triples of which story to show, from the projects that are not in trouble."""
+"""How many triples of which story to show, from the projects that are not in trouble.
+
+Without those that are known only beside many others of their cluster, of which the sample has few;
+a missing shard brings its two neighbours along.
+"""
 
 TROUBLED = 2
 """How many projects at the end of the fleet the demo's faults take."""
@@ -54,11 +61,11 @@ def sample_csv(fleet: Fleet) -> str:
     a duplicate, in whatever spelling, expects what the line before it does. Stories that a small
     fleet does not have are passed over.
     """
-    lines = [HEADER, *_asked(fleet)]
+    lines: list[tuple[str, ...]] = [COLUMNS, *_asked(fleet)]
     first, second, third = lines[1], lines[2], lines[3]
-    lines.insert(6, (*first[:2], first[2][:20], first[3], ""))
+    lines.insert(6, (*first[:2], first[2][:20], first[3], "", ""))
     lines.insert(11, first)
-    lines.insert(16, (second[0], "orders prod!", *second[2:4], ""))
+    lines.insert(16, (second[0], "orders prod!", *second[2:4], "", ""))
     lines.insert(21, ())
     lines.insert(26, (third[0], f" {third[1]} ", third[2].upper(), *third[3:]))
     lines.append((first[0], first[1]))
@@ -78,10 +85,12 @@ def _asked(fleet: Fleet) -> list[tuple[str, ...]]:
         if wanted.get(triple.story, 0):
             wanted[triple.story] -= 1
             chosen.append(triple)
+    lonely = [triple for triple in chosen if STORIES[triple.story].beside_healthy]
+    chosen += [one for triple in lonely for one in fleet.beside(triple) if one not in chosen]
     order = {code: place for place, (code, _) in enumerate(CAST)}
     chosen.sort(key=lambda triple: order[triple.story])
-    return [_line(one, one.expected_verdict) for one in chosen] + [
-        _line(one, "INCONCLUSIVE") for one in _of_troubled(fleet)
+    return [cells(one, one.expected_verdict) for one in chosen] + [
+        cells(one, "INCONCLUSIVE") for one in _of_troubled(fleet)
     ]
 
 
@@ -90,7 +99,3 @@ def _of_troubled(fleet: Fleet) -> Iterator[Triple]:
         first = project.clusters[0].first
         for place in range(ASKED_OF_TROUBLED):
             yield fleet.triple(first + place)
-
-
-def _line(triple: Triple, verdict: str) -> tuple[str, ...]:
-    return (triple.group_id, triple.cluster_name, triple.checkpoint_id, triple.owner, verdict)

@@ -1,14 +1,17 @@
-"""What can be true of one checkpoint, and the verdict that a sound audit gives to it.
+"""What can be true of one checkpoint, and the verdict and findings that a sound audit has of it.
 
 A story is planted by changing a healthy body, so a sick body differs from a healthy one in its
-sickness alone. The expected verdicts follow plain rules, written down here a second time and on
-purpose without the auditing code:
+sickness alone. What is expected follows plain rules, written down here a second time and on purpose
+without the auditing code; of thresholds, those of the default policy hold:
 
 * FAIL: `restorable` is not true; a part's token is not reported as discovered; there are no parts;
-  several shard parts come without a config part; `completed` is missing or lies before `started`.
+  several shard parts come without a config part; a shard is not there that the checkpoints beside
+  it have; `completed` is missing or lies before `started`; tokens lie more than a minute apart, or
+  more than a quarter of an hour from `timestamp`; a time lies in the future.
 * ABSENT: Atlas says by its own code that there is no such checkpoint, or no backup of the cluster.
 * INCONCLUSIVE: the answer is not about the checkpoint that was asked for.
-* PASS: everything else, however odd it looks.
+* PASS: everything else, however odd it looks; with a finding for a part twice or of a kind unknown,
+  for a run of more than an hour, and for one of more than ten minutes beside others that took none.
 """
 
 from __future__ import annotations
@@ -20,28 +23,34 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.simulator.instants import seconds_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 Verdict = Literal["PASS", "FAIL", "ABSENT", "INCONCLUSIVE"]
 Body = dict[str, Any]
 
 CONFIG_TYPES = frozenset({"CONFIG_SERVER", "CONFIG_SERVER_REPLICA_SET"})
-DAY_S = 86_400
+CENTURY_S = 100 * 365 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Story:
     """One thing that can be true of a checkpoint.
 
-    `plant` turns a healthy body into this story's. A story without one is told by an error instead:
-    `status` and `error_code` say which. `min_shards` is the least number of shards that a cluster
-    must have for the story to make sense (0: replica sets too).
+    `findings` are the ids of the rules that object. `plant` turns a healthy body into this story's.
+    A story without one is told by an error instead: `status` and `error_code` say which.
+
+    Where the story makes sense: `min_shards` is the least number of shards of a cluster (0: replica
+    sets too), `min_checkpoints` of its checkpoints, and `beside_healthy` says that the checkpoints
+    before and after it must be healthy, for a comparison with them.
     """
 
     code: str
     verdict: Verdict
+    findings: frozenset[str] = frozenset()
     plant: Callable[[Body], None] | None = None
     min_shards: int = 0
+    min_checkpoints: int = 0
+    beside_healthy: bool = False
     status: int = 200
     error_code: str = ""
 
@@ -55,12 +64,19 @@ STORIES: dict[str, Story] = {}
 """Every story by its code."""
 
 
-def _planted(verdict: Verdict, *, min_shards: int = 0) -> Callable[..., Callable[[Body], None]]:
+def _planted(
+    verdict: Verdict,
+    *findings: str,
+    min_shards: int = 0,
+    min_checkpoints: int = 0,
+    beside_healthy: bool = False,
+) -> Callable[..., Callable[[Body], None]]:
     """Enter the decorated change of a healthy body as a story named after the function."""
 
     def enter(plant: Callable[[Body], None]) -> Callable[[Body], None]:
         code = plant.__name__.replace("_", "-")
-        STORIES[code] = Story(code, verdict, plant, min_shards)
+        where = (min_shards, min_checkpoints, beside_healthy)
+        STORIES[code] = Story(code, verdict, frozenset(findings), plant, *where)
         return plant
 
     return enter
@@ -100,7 +116,7 @@ def old_config_server(body: Body) -> None:
     part["hostId"] = "3f2a9c41d07be85512aa90c4e1d6b7f0"
 
 
-@_planted("PASS")
+@_planted("PASS", "unknown-part")
 def unknown_type_name(body: Body) -> None:
     """A part of a kind that no reference names."""
     _shard_part(body)["typeName"] = "EMBEDDED_CONFIG_SHARD"
@@ -143,126 +159,156 @@ def wide_increment(body: Body) -> None:
     body["parts"][0]["tokenTimestamp"]["increment"] = 4_294_967_295
 
 
-@_planted("PASS")
+@_planted("PASS", min_shards=1)
 def hostile_names(body: Body) -> None:
-    """Names that a spreadsheet would run and a careless page would execute."""
-    _shard_part(body)["replicaSetName"] = '=HYPERLINK("http://attacker.invalid","open")'
-    _shard_part(body)["shardName"] = "<script>alert(1)</script>"
+    """Names that a spreadsheet would run and a careless page would execute.
+
+    Of the config servers, for under another name a shard would be another shard.
+    """
+    _config_part(body)["replicaSetName"] = '=HYPERLINK("http://attacker.invalid","open")'
+    _config_part(body)["shardName"] = "<script>alert(1)</script>"
 
 
-# ── sicknesses that a plain rule hits ────────────────────────────────────────────────────────────
+# ── sicknesses that nobody can restore from ──────────────────────────────────────────────────────
 
 
-@_planted("FAIL")
+@_planted("FAIL", "restorable-false")
 def not_restorable(body: Body) -> None:
     """Atlas says that it cannot be restored."""
     body["restorable"] = False
 
 
-@_planted("FAIL")
+@_planted("FAIL", "restorable-not-reported")
 def restorable_missing(body: Body) -> None:
     """Atlas does not say whether it can be restored."""
     del body["restorable"]
 
 
-@_planted("FAIL")
+@_planted("FAIL", "restorable-not-reported")
 def restorable_null(body: Body) -> None:
     """Atlas says null where it should say whether it can be restored."""
     body["restorable"] = None
 
 
-@_planted("FAIL")
+@_planted("FAIL", "restorable-false", "token-not-discovered")
 def token_undiscovered(body: Body) -> None:
     """One part's token was not seen, and Atlas says that the whole cannot be restored."""
     body["parts"][-1]["tokenDiscovered"] = False
     body["restorable"] = False
 
 
-@_planted("FAIL")
+@_planted("FAIL", "token-not-discovered", "restorable-contradicts-tokens")
 def contradiction(body: Body) -> None:
     """One part's token was not seen, and Atlas calls the whole restorable all the same."""
     body["parts"][-1]["tokenDiscovered"] = False
 
 
-@_planted("FAIL")
+@_planted("FAIL", "token-not-discovered")
 def token_missing(body: Body) -> None:
     """One part says nothing about its token."""
     del body["parts"][-1]["tokenDiscovered"], body["parts"][-1]["tokenTimestamp"]
 
 
-@_planted("FAIL")
+@_planted("FAIL", "token-not-discovered")
 def token_null(body: Body) -> None:
     """One part says null about its token."""
     body["parts"][-1]["tokenDiscovered"] = None
     body["parts"][-1]["tokenTimestamp"] = None
 
 
-@_planted("FAIL")
+@_planted("FAIL", "no-parts")
 def no_parts(body: Body) -> None:
     """A checkpoint of nothing."""
     body["parts"] = []
 
 
-@_planted("FAIL")
+@_planted("FAIL", "no-parts")
 def parts_missing(body: Body) -> None:
     """No word about parts."""
     del body["parts"]
 
 
-@_planted("FAIL", min_shards=2)
+@_planted("FAIL", "no-config-part", min_shards=2)
 def no_config_part(body: Body) -> None:
     """Several shards and no config servers: nothing says where the chunks were."""
     body["parts"].remove(_config_part(body))
 
 
-@_planted("FAIL")
+@_planted("FAIL", "completed-missing")
 def completed_missing(body: Body) -> None:
     """The balancer was never reported to run again."""
     del body["completed"]
 
 
-@_planted("FAIL")
+@_planted("FAIL", "completed-before-started")
 def completed_before_started(body: Body) -> None:
     """It ended ten minutes before it began."""
     body["completed"] = text_of(seconds_of(body["started"]) - 600)
 
 
-# ── sicknesses that no plain rule hits; a policy may ─────────────────────────────────────────────
-
-
-@_planted("PASS", min_shards=1)
-def duplicated_part(body: Body) -> None:
-    """One shard is there twice."""
-    body["parts"].append(copy.deepcopy(_shard_part(body)))
-
-
-@_planted("PASS", min_shards=1)
-def wide_token_spread(body: Body) -> None:
-    """One shard's token was written a quarter of an hour after the others'."""
-    token = _shard_part(body)["tokenTimestamp"]
-    token["date"] = text_of(seconds_of(token["date"]) + 900)
-
-
-@_planted("PASS", min_shards=2)
+@_planted("FAIL", "shard-missing", min_shards=2, beside_healthy=True)
 def missing_shard(body: Body) -> None:
     """A shard that the cluster's other checkpoints have is not there."""
     body["parts"].remove(_shard_part(body))
 
 
-@_planted("PASS")
+@_planted("FAIL", "token-spread", min_shards=1)
+def wide_token_spread(body: Body) -> None:
+    """One shard's token was written ten minutes after the others'."""
+    token = _shard_part(body)["tokenTimestamp"]
+    token["date"] = text_of(seconds_of(token["date"]) + 600)
+
+
+@_planted("FAIL", "token-distance")
+def far_restore_point(body: Body) -> None:
+    """The moment it restores to lies two hours before its tokens."""
+    body["timestamp"] = text_of(seconds_of(body["timestamp"]) - 2 * 3600)
+
+
+@_planted("FAIL", "clock-in-future")
+def future_clock(body: Body) -> None:
+    """Every time in it lies a century ahead of the id's own."""
+    for field in ("started", "completed", "timestamp"):
+        body[field] = text_of(seconds_of(body[field]) + CENTURY_S)
+    for part in body["parts"]:
+        token = part["tokenTimestamp"]
+        token["date"] = text_of(seconds_of(token["date"]) + CENTURY_S)
+
+
+# ── oddities: worth a finding, no reason to fail ─────────────────────────────────────────────────
+
+
+@_planted("PASS", "duplicate-part", min_shards=1)
+def duplicated_part(body: Body) -> None:
+    """One shard is there twice."""
+    body["parts"].append(copy.deepcopy(_shard_part(body)))
+
+
+@_planted("PASS", "duplicate-part", min_shards=1)
+def two_config_parts(body: Body) -> None:
+    """The config servers are there twice, under two names."""
+    second = copy.deepcopy(_config_part(body))
+    second["replicaSetName"] += "-b"
+    body["parts"].append(second)
+
+
+@_planted("PASS", "unknown-part")
+def nameless_part(body: Body) -> None:
+    """A part tells neither its kind nor its replica set."""
+    part = _shard_part(body)
+    del part["typeName"], part["replicaSetName"]
+
+
+@_planted("PASS", "run-time-too-long", "run-time-unusual", min_checkpoints=8)
 def long_run_time(body: Body) -> None:
     """The balancer stood still for six hours."""
     body["completed"] = text_of(seconds_of(body["started"]) + 6 * 3600)
 
 
-@_planted("PASS")
-def future_clock(body: Body) -> None:
-    """Every time in it lies some 400 days ahead of the id's own."""
-    for field in ("started", "completed", "timestamp"):
-        body[field] = text_of(seconds_of(body[field]) + 400 * DAY_S)
-    for part in body["parts"]:
-        token = part["tokenTimestamp"]
-        token["date"] = text_of(seconds_of(token["date"]) + 400 * DAY_S)
+@_planted("PASS", "run-time-unusual", min_checkpoints=8)
+def unusual_run_time(body: Body) -> None:
+    """The balancer stood still for half an hour, which it never does in this cluster."""
+    body["completed"] = text_of(seconds_of(body["started"]) + 1800)
 
 
 # ── answers that are not about the checkpoint ────────────────────────────────────────────────────
@@ -291,3 +337,12 @@ CYCLE: tuple[Story, ...] = (
     *[NOT_RESTORABLE] * 2,
 )
 """The stories in the proportion in which a fleet's troubles are dealt out."""
+
+
+def cluster_findings(verdicts: Iterable[str]) -> frozenset[str]:
+    """Return the rules that object to a cluster whose checkpoints end like this.
+
+    By the default policy there is one: nothing is restorable, and nothing is left that may be.
+    """
+    hopeless = not {"PASS", "INCONCLUSIVE"} & set(verdicts)
+    return frozenset({"no-restorable-checkpoint"}) if hopeless else frozenset()

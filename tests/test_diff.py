@@ -1,0 +1,317 @@
+"""What changed since last night: in every run, by `diff`, and by `run --fail-on new`."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.changes import Change, ChangeKind, Changes
+from pipeline.diff import ComparedRun, Diff, as_json, as_text
+from pipeline.outcomes import Verdict
+from tests.durability import Ended, table, write_input
+from tests.nights import NO_FAULTS, Night, facts, summary
+
+TODAY = datetime.now(UTC).date()
+
+
+def date_of(days_ago: int) -> str:
+    return (TODAY - timedelta(days=days_ago)).isoformat()
+
+
+def run(night: Night, days_ago: int, *options: str | Path) -> Ended:
+    """Audit a night of so many days ago."""
+    return night.run("--audit-date", date_of(days_ago), *options)
+
+
+def changes(ended: Ended) -> dict[str, Any]:
+    found: dict[str, Any] = summary(ended.run)["changes"]
+    return found
+
+
+def counted(found: dict[str, Any]) -> dict[str, int]:
+    return {kind: count for kind, count in found["counts"].items() if count}
+
+
+def since(ended: Ended, night: Night) -> dict[int, int]:
+    """Since how many days ago each failing triple of a run fails, by the triple's place."""
+    places = {t.checkpoint_id: place for place, t in enumerate(night.scene.triples)}
+    return {
+        places[row["checkpoint_id"]]: (TODAY - row["failing_since"]).days
+        for row in table(ended.run, "failing")
+    }
+
+
+# --- every run ----------------------------------------------------------------------------------
+
+
+def test_the_first_run_has_nothing_to_compare_with(night: Night) -> None:
+    ended = run(night, 0)
+
+    assert summary(ended.run)["changes"] is None
+    assert set(since(ended, night).values()) == {0}
+
+
+def test_every_run_is_compared_with_last_nights(night: Night) -> None:
+    first = run(night, 2)
+    night.become(t0="not-restorable", t3="healthy-sharded")
+    second = run(night, 1)
+    found = changes(second)
+
+    assert (found["since_run_id"], found["since_audit_date"]) == (first.run.name, date_of(2))
+    assert counted(found) == {"became_unrestorable": 1, "recovered": 1, "still_failing": 3}
+    assert found["unchanged"] == 5
+    assert found["newly_open"] == 1
+    (turned,) = (each for each in found["shown"] if each["kind"] == "became_unrestorable")
+    assert turned["checkpoint_id"] == night.scene.triples[0].checkpoint_id
+    assert (turned["before"], turned["after"], turned["since"]) == ("PASS", "FAIL", date_of(1))
+
+
+def test_since_when_goes_on_over_four_nights(night: Night) -> None:
+    """A night between does not break the row, if none was audited; one that is unknown does."""
+    nights = [
+        (8, {"t0": "not-restorable", "t1": "absent"}),
+        (7, {"t0": "absent"}),
+        (4, {"t0": "not-restorable", "t1": "not-restorable"}),
+        (1, {"t1": "not-restorable", "t2": "absent"}),
+    ]
+    found = []
+    for days_ago, stories in nights:
+        night.become(**stories)
+        known = since(run(night, days_ago), night)
+        found.append({place: known[place] for place in (0, 1, 2, 3) if place in known})
+
+    assert found == [{0: 8, 1: 8, 3: 8}, {0: 8, 3: 8}, {0: 8, 1: 4, 3: 8}, {1: 4, 2: 1, 3: 8}]
+
+
+def test_a_rolling_population(night: Night) -> None:
+    """Gone and new are no trouble; what is new and fails at once comes first."""
+    night.write(6)
+    run(night, 1)
+    night.write(10)
+    found = changes(run(night, 0))
+
+    assert counted(found) == {"new": 4, "still_failing": 2}
+    new = [each["after"] for each in found["shown"] if each["kind"] == "new"]
+    assert new == ["FAIL", "ABSENT", "PASS", "PASS"]
+    night.write(5)
+    assert counted(changes(run(night, 0, "--accept-drop")))["gone"] == 1
+
+
+def test_a_second_run_of_a_night_is_compared_with_the_night_before(night: Night) -> None:
+    """Else asking again would make what is new look old."""
+    first = run(night, 1)
+    night.become(t0="absent")
+    run(night, 0)
+    again = run(night, 0, "--fresh")
+
+    assert changes(again)["since_run_id"] == first.run.name
+    assert counted(changes(again))["became_unrestorable"] == 1
+
+
+def test_a_second_run_of_the_first_night(night: Night) -> None:
+    first = run(night, 0)
+    again = run(night, 0, "--fresh")
+
+    assert changes(again)["since_run_id"] == first.run.name
+
+
+def test_a_completed_run_is_compared_with_the_night_before(night: Night) -> None:
+    """As the run that it completes: a person asks what changed since last night."""
+    first = run(night, 1)
+    night.become(t1="not-restorable")
+    night.down(0)
+    parent = run(night, 0)
+    night.atlas.play(NO_FAULTS)
+    ended = night.start("--complete", parent.run.name)
+
+    assert counted(changes(parent))["newly_inconclusive"] == 1
+    assert changes(ended)["since_run_id"] == first.run.name
+    assert counted(changes(ended)) == {"became_unrestorable": 1, "still_failing": 4}
+
+
+def test_a_resumed_run_is_compared_too(night: Night) -> None:
+    first = run(night, 1)
+    night.become(t7="absent")
+    killed = night.run("--audit-date", date_of(0), set_up="tests.nights:killed_half_way")
+    assert killed.code < 0
+    ended = run(night, 0)
+
+    assert changes(ended)["since_run_id"] == first.run.name
+    assert counted(changes(ended))["became_unrestorable"] == 1
+
+
+def test_a_night_that_is_audited_late_is_compared_with_the_one_before_it(night: Night) -> None:
+    first = run(night, 3)
+    run(night, 1)
+    late = run(night, 2)
+
+    assert changes(late)["since_run_id"] == first.run.name
+    earlier = run(night, 5)
+    assert summary(earlier.run)["changes"] is None
+
+
+@pytest.mark.parametrize("damaged", ["outcomes", "failing", "manifest"])
+def test_a_previous_run_that_cannot_be_read_is_a_notice(damaged: str, night: Night) -> None:
+    """The run goes on, and ends as it would have."""
+    first = run(night, 1)
+    path = first.run / "manifest.json"
+    if damaged != "manifest":
+        path = next((first.run / damaged).rglob("*.parquet"))
+    path.write_bytes(path.read_bytes()[:-9])
+    ended = run(night, 0)
+    told = summary(ended.run)
+
+    assert ended.code == first.code
+    assert told["changes"] is None
+    assert any("What changed since the previous run is not known" in n for n in told["notices"])
+    assert set(since(ended, night).values()) == {0}
+
+
+def test_rules_are_told_from_atlas(night: Night, tmp_path: Path) -> None:
+    """A policy by which not-restorable fails nobody: Atlas says what it said."""
+    policy = tmp_path / "lenient.toml"
+    policy.write_text(lenient(), "utf-8")
+    run(night, 2, "--policy", policy)
+    night.become(t0="absent")
+    found = changes(run(night, 1))
+
+    assert (found["rules_changed"], found["is_rejudged"], found["note"]) == (True, True, "")
+    assert counted(found)["became_unrestorable"] == 3
+    assert found["by_rules"]["became_unrestorable"] == 2
+    causes = {each["cause"] for each in found["shown"] if each["after"] == "FAIL"}
+    assert causes == {"rules"}
+
+
+def test_evidence_that_is_gone_is_said(night: Night, tmp_path: Path) -> None:
+    policy = tmp_path / "lenient.toml"
+    policy.write_text(lenient(), "utf-8")
+    first = run(night, 1, "--policy", policy)
+    next((first.run / "evidence").glob("*.parquet")).unlink()
+    found = changes(run(night, 0))
+
+    assert (found["rules_changed"], found["is_rejudged"]) == (True, False)
+    assert "is not known" in found["note"]
+    assert not any(found["by_rules"].values())
+
+
+def lenient() -> str:
+    """A policy under which no rule fails anybody."""
+    from pipeline.policy import default_policy
+
+    return "".join(f'[rules."{rule}"]\nfails = false\n' for rule in default_policy().rules)
+
+
+# --- run --fail-on new --------------------------------------------------------------------------
+
+
+def test_fail_on_new(night: Night) -> None:
+    """What was open in the run before ends with 0 or 3; the run's own code stays."""
+    night.input.write_text(night.input.read_text("utf-8").rpartition("x,")[0], "utf-8")
+    assert run(night, 3, "--fail-on", "new").code == 1  # nothing to compare with: all is new
+    same = run(night, 2, "--fail-on", "new")
+    assert same.code == 0
+    assert facts(same.run)["exit_code"] == summary(same.run)["exit_code"] == 1
+    assert "was open in" in same.err
+    night.become(t0="absent")
+    assert run(night, 1, "--fail-on", "new").code == 1
+    assert run(night, 1, "--fail-on", "new", "--fresh").code == 1  # asking again silences nothing
+    assert run(night, 0, "--fail-on", "new").code == 0
+    assert run(night, 0, "--fresh").code == 1
+
+
+def test_fail_on_new_is_told_to_whoever_watches(night: Night, tmp_path: Path) -> None:
+    run(night, 1)
+    metrics = tmp_path / "audit.prom"
+    ended = run(night, 0, "--fail-on", "new", "--metrics-file", metrics)
+
+    assert ended.code == 3  # the input has a bad line
+    assert 'checkpoint_audit_last_exit_code{audit="nightly"} 3.0' in metrics.read_text("utf-8")
+
+
+def test_a_finding_on_a_cluster_is_new_too(night: Night) -> None:
+    """No triple fails that did not; but those that passed are gone, and the cluster has none."""
+    run(night, 1)
+    write_input(night.input, night.scene.triples[3:5])
+    ended = run(night, 0, "--fail-on", "new", "--accept-drop")
+    found = changes(ended)
+
+    assert counted(found) == {"still_failing": 2, "gone": 8}
+    assert (found["newly_open"], found["newly_open_findings"]) == (0, 1)
+    assert ended.code == 4
+    assert run(night, 0, "--fail-on", "new", "--fresh").code == 4
+
+
+# --- diff ---------------------------------------------------------------------------------------
+
+
+def test_diff_as_text(night: Night) -> None:
+    first = run(night, 2)
+    night.become(t0="not-restorable", t1="absent")
+    second = run(night, 1)
+    ended = night.say("diff", first.run.name, "nightly", "--limit", "1")
+
+    assert ended.code == 0
+    assert first.run.name in ended.out
+    assert second.run.name in ended.out
+    assert "both were judged by the same rules under the same policy" in ended.out
+    assert "\nbecame_unrestorable: 2\n  PASS -> FAIL " in ended.out
+    assert "  and 1 more; --limit 0 shows all\n" in ended.out
+    assert max(map(len, ended.out.splitlines())) < 160
+
+
+def test_diff_as_json_is_what_the_run_says(night: Night) -> None:
+    first = run(night, 2)
+    night.become(t0="not-restorable", t1="absent")
+    second = run(night, 1)
+    ended = night.say("diff", first.run, second.run, "--format", "json")
+    found = json.loads(ended.out)
+
+    assert found["changes"] == changes(second)
+    assert found["older"]["run_id"] == first.run.name
+    assert found["newer"]["exit_code"] == 4
+
+
+def test_diff_fails_on_what_is_new(night: Night) -> None:
+    first = run(night, 2)
+    night.become(t0="absent")
+    second = run(night, 1)
+
+    assert night.say("diff", first.run, second.run, "--fail-on", "new").code == 1
+    assert night.say("diff", second.run, first.run, "--fail-on", "new").code == 0
+    assert "OLD is of a later night" in night.say("diff", second.run, first.run).err
+
+
+def test_diff_of_what_is_not_there(night: Night) -> None:
+    first = run(night, 1)
+    ended = night.say("diff", first.run, "weekly")
+    assert ended.code == 66
+    path = next((first.run / "clusters").rglob("*.parquet"))
+    path.write_bytes(b"")
+    ended = night.say("diff", first.run, first.run)
+    assert (ended.code, ended.out) == (65, "")
+    assert "not as it was published" in ended.err
+
+
+def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
+    """Manifests are read from folders that others may have written."""
+    told = ComparedRun("run\x1b[2J", "a\nb", TODAY, "1", "ab" * 32, complete=True, exit_code=0)
+    shown = Change(ChangeKind.NEW, "5f" * 12, "or\x1bders", "1", None, Verdict.FAIL)
+    every = dict.fromkeys(ChangeKind, 1)
+    made = Changes(
+        since_run_id="run",
+        since_audit_date="2026-11-20",
+        counts=every,
+        by_rules=every,
+        shown=(shown,),
+        left_out=0,
+        open_counts=every,
+        cluster_counts=every,
+        rules_changed=True,
+        note="\x1b]0;",
+    )
+    text = as_text(Diff(told, told, made))
+
+    assert "\x1b" not in text
+    assert json.loads(as_json(Diff(told, told, made)))["older"]["run_id"] == "run\x1b[2J"

@@ -205,11 +205,12 @@ def _parent(named: str, output_dir: Path) -> "PublishedRun | None":
 
 def _policy(file: Path | None, parent: "PublishedRun | None") -> "Policy":
     """Read the policy asked for; else the one of the run to complete; else the default."""
+    from pipeline.evidence import policy_of
     from pipeline.policy import default_policy, read_policy_file
 
-    if file is None and parent is not None:
-        file = parent.file("evidence/policy.toml")
-    return read_policy_file(file) if file is not None else default_policy()
+    if file is not None:
+        return read_policy_file(file)
+    return policy_of(parent) if parent is not None else default_policy()
 
 
 def _signer(key: Path | None) -> "Signer | None":

@@ -74,6 +74,7 @@ CHANGE_WORDS = {
     ChangeKind.NEWLY_INCONCLUSIVE: ("newly inconclusive", "inconclusive"),
     ChangeKind.STILL_FAILING: ("still failing", "fail"),
     ChangeKind.RECOVERED: ("recovered", "pass"),
+    ChangeKind.DETERMINED: ("determined, and passes", "pass"),
     ChangeKind.NEW: ("new", ""),
     ChangeKind.GONE: ("gone", ""),
 }

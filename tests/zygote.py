@@ -33,7 +33,7 @@ def _import_all() -> None:
         importlib.import_module(name)
     pages = importlib.import_module("pipeline.report.pages")
     pages._environment(pages._quoted).get_template("report.md")
-    pages._environment(pages._visible).get_template("report.html")
+    pages._environment(pages.visible).get_template("report.html")
     # What reads the command line imports more when it has one to read.
     app = importlib.import_module("pipeline.cli").app
     with suppress(AuditError):

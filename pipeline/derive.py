@@ -190,10 +190,10 @@ def _keep_evidence(batches: Iterable[Batch], tables: "_Tables", tally: Tally) ->
 def _by_cluster(answered: Iterable[Answered]) -> Iterator[list[Answer]]:
     rows = groupby(answered, key=lambda row: (row.ref.group_id, row.ref.cluster_name))
     for _, cluster in rows:
-        yield list(map(_read, cluster))
+        yield list(map(answer_of, cluster))
 
 
-def _read(row: Answered) -> Answer:
+def answer_of(row: Answered) -> Answer:
     """Read the stored reply again: what is published comes from there and nowhere else."""
     stored = row.reply
     if stored is None:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.checkpoints import CheckpointRef
@@ -25,7 +26,9 @@ from pipeline.errors import InputUnusable
 from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.listing import read_page
 from pipeline.outcomes import Failure, FailureKind
+from pipeline.policy import Policy, read_policy, read_policy_over
 from pipeline.published import AS_IT_WAS, PublishedRun
+from pipeline.rules import RULES_VERSION
 from pipeline.tables import OUTCOMES, REPLIES, Table
 from pipeline.triples import BadLine, Header, TripleReader
 
@@ -35,6 +38,29 @@ ROWS_AT_ONCE, BYTES_AT_ONCE = 500, 8 * 1024 * 1024
 
 #: Row groups with pages that are kept at hand: pages of one cluster arrive close to one another.
 _GROUPS_AT_HAND = 2
+
+
+#: The policy of a run as it was read, and the default which that was laid over, if it was not one.
+POLICY_FILE, BASE_POLICY_FILE = "evidence/policy.toml", "evidence/default-policy.toml"
+
+
+def policy_of(run: PublishedRun) -> Policy:
+    """Read the policy that a run was judged by, over the default of its day.
+
+    One of another version of the rules is laid over the default of today, which knows today's
+    rules. Raises `InputUnusable`, and `PolicyWrong` for one that is not understood any more.
+    """
+    text, source = _text_of(run, POLICY_FILE), f"the policy of {run.run_id}"
+    if run.manifest.rules_version != RULES_VERSION:
+        return read_policy(text, source)
+    has_base = any(file.path == BASE_POLICY_FILE for file in run.manifest.files)
+    return read_policy_over(text, _text_of(run, BASE_POLICY_FILE) if has_base else "", source)
+
+
+def _text_of(run: PublishedRun, name: str) -> str:
+    path = run.file(name)
+    with reading(path):
+        return path.read_bytes().decode("utf-8")
 
 
 class Told(NamedTuple):
@@ -65,8 +91,10 @@ class Evidence:
     belong together.
     """
 
-    def __init__(self, run: PublishedRun) -> None:
+    def __init__(self, run: PublishedRun, only: CheckpointRef | None = None) -> None:
+        """With `only`, there is that triple, and the replies to requests for it."""
         self.run = run
+        self._only = only
         self._files: dict[str, list[Path]] = {}
         self._page = lru_cache(maxsize=PAGES_AT_HAND)(self._read_page)
         self._group = lru_cache(maxsize=_GROUPS_AT_HAND)(_read_group)
@@ -140,7 +168,7 @@ class Evidence:
         for path in self.files(folder):
             for batch in batches_of(path, columns):
                 _check_types(path, table, batch)
-                yield from _rows(batch, columns)
+                yield from _rows(_about(self._only, batch), columns)
 
     @contextmanager
     def _input(self) -> Iterator[TripleReader]:
@@ -282,6 +310,21 @@ def _check_types(path: Path, table: Table, batch: pa.RecordBatch) -> None:
             raise InputUnusable(
                 f"{path}: {field.name} is {field.type}, wanted {known}", hint=AS_IT_WAS
             )
+
+
+def _about(ref: CheckpointRef | None, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows about a triple; all of them where there is none."""
+    if ref is None:
+        return batch
+    return batch.filter(
+        pc.and_(
+            pc.equal(batch.column("checkpoint_id"), ref.checkpoint_id),
+            pc.and_(
+                pc.equal(batch.column("cluster_name"), ref.cluster_name),
+                pc.equal(batch.column("group_id"), ref.group_id),
+            ),
+        )
+    )
 
 
 def _rows(batch: pa.RecordBatch, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:

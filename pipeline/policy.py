@@ -123,10 +123,12 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     `owner_label` names the input's column that says who owns a cluster, for those that no scope
     has an owner for. A waiver is announced `announce` before it lapses. Later `scopes` go before
-    earlier ones, threshold by threshold.
+    earlier ones, threshold by threshold. `base_text` is that of the default which it is laid over;
+    empty where it is a default itself.
     """
 
     text: str
+    base_text: str = ""
     rules: dict[str, RuleTerms]
     name: str = "unnamed"
     population: PopulationTerms = PopulationTerms()
@@ -187,6 +189,15 @@ def read_policy(text: str, source: str = "the policy") -> Policy:
     return _read(text, source, default_policy())
 
 
+def read_policy_over(text: str, base_text: str, source: str) -> Policy:
+    """Read a policy as it was once laid over the default of its day; raises as `read_policy`.
+
+    `base_text` is empty where it was the default itself.
+    """
+    base = _read(base_text, f"the default under {source}", None) if base_text else None
+    return _read(text, source, base)
+
+
 def read_policy_file(path: Path) -> Policy:
     """Read the policy in a file, as `read_policy` does.
 
@@ -225,7 +236,7 @@ def _read(text: str, source: str, base: Policy | None) -> Policy:
     policy = _policy(document.root, text, base or Policy(text=text, rules={}))
     if document.faults:
         raise PolicyWrong(source, [str(fault) for fault in document.in_order])
-    return policy
+    return msgspec.structs.replace(policy, base_text=base.text if base is not None else "")
 
 
 def _policy(root: Table, text: str, base: Policy) -> Policy:

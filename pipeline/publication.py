@@ -23,6 +23,7 @@ from pipeline.changes import Changes
 from pipeline.comparison import compare, fails_by, staged_side, write_failing
 from pipeline.derive import derive, rejudge
 from pipeline.errors import AuditError, InputMissing, InputUnusable
+from pipeline.evidence import BASE_POLICY_FILE, POLICY_FILE
 from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.journal import Journal
 from pipeline.judgements import Judgement
@@ -108,7 +109,7 @@ class Publisher:
             changes = partial(self._changes, facts, tally)
             summary = derive(journal, policy, facts, staging, tally, self._see, changes)
             staging.copy("evidence/input.csv.gz", kept.path)
-            staging.write("evidence/policy.toml", policy.text)
+            write_policy(policy, staging)
             digest = self._seal(staging, self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:
@@ -213,6 +214,13 @@ class Publisher:
             "previous": previous
             and {"run_id": previous.run_id, "manifest_sha256": previous.manifest_sha256},
         }
+
+
+def write_policy(policy: Policy, staging: Staging) -> None:
+    """Keep a policy, and the default which it is laid over: another version has another one."""
+    staging.write(POLICY_FILE, policy.text)
+    if policy.base_text:
+        staging.write(BASE_POLICY_FILE, policy.base_text)
 
 
 def manifest_of(summary: Summary, policy: Policy, notices: Sequence[str]) -> dict[str, Any]:

@@ -21,12 +21,12 @@ import pyarrow.parquet as pq
 from pipeline.agreement import KEYS, Compared, ComparedText, Problems
 from pipeline.derive import Rows, derive, facts_of
 from pipeline.errors import AuditError, InputUnusable
-from pipeline.evidence import Evidence, reading
+from pipeline.evidence import POLICY_FILE, Evidence, policy_of, reading
 from pipeline.intact import Answer, answer_of
 from pipeline.intake import KeptInput, load_input
 from pipeline.journal import Answered, Batch, Journal, StoredReply
 from pipeline.outcomes import FailureKind
-from pipeline.policy import Policy, default_policy, read_policy
+from pipeline.policy import Policy, default_policy
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.report import Tally
 from pipeline.report.summary import RunFacts
@@ -64,17 +64,17 @@ def is_rederived(run: PublishedRun) -> Answer:
 
 def _policy(run: PublishedRun, facts: RunFacts, found: Problems) -> Policy:
     """The run's policy; one of another version of the rules cannot judge today."""
-    text = run.file("evidence/policy.toml").read_bytes()
+    text = run.file(POLICY_FILE).read_bytes()
     digest = hashlib.sha256(text).hexdigest()
     if digest != facts.policy_sha256:
-        found.problem("evidence/policy.toml", f"has SHA-256 {digest}, wanted {facts.policy_sha256}")
+        found.problem(POLICY_FILE, f"has SHA-256 {digest}, wanted {facts.policy_sha256}")
     if facts.rules_version != RULES_VERSION:
         found.say(
             f"judged by rules version {facts.rules_version}, and this program has "
             f"{RULES_VERSION}: verdicts, findings and clusters are not compared; all else is"
         )
         return default_policy()
-    return read_policy(text.decode("utf-8", "replace"), "the run's policy")
+    return policy_of(run)
 
 
 def _compare_input(run: PublishedRun, facts: RunFacts, found: Problems) -> None:

@@ -20,12 +20,14 @@ import msgspec
 from pipeline import __version__
 from pipeline.beyond import find_beyond
 from pipeline.cells import csv_line, on_one_line
-from pipeline.derive import derive, facts_of
+from pipeline.changes import Changes
+from pipeline.comparison import compare, fails_by, staged_side, write_failing
+from pipeline.derive import derive, facts_of, rejudge
 from pipeline.errors import ConfigurationWrong, InputUnusable
 from pipeline.evidence import Evidence, batches_of
 from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.policy import Policy
-from pipeline.publication import manifest_of
+from pipeline.publication import manifest_of, write_policy
 from pipeline.published import PublishedRun, sha256_of
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
@@ -176,13 +178,21 @@ def _derive_into(
     for notice in notices:
         tally.notice(notice)
     _copy_discovered(run, evidence, staging, tally)
-    summary = derive(evidence, policy, facts, staging, tally)
+    changes = partial(_changes, run, policy, facts)
+    summary = derive(evidence, policy, facts, staging, tally, compare=changes)
     staging.copy("evidence/input.csv.gz", run.file("evidence/input.csv.gz"))
-    staging.write("evidence/policy.toml", policy.text)
+    write_policy(policy, staging)
     parent = {"run_id": run.run_id, "manifest_sha256": sha256_of(run.path / "manifest.json")}
     judged = {"of": parent, "at": now.isoformat(timespec="seconds")}
     staging.seal({**manifest_of(summary, policy, notices), "previous": None, "judged_anew": judged})
     return summary
+
+
+def _changes(run: PublishedRun, policy: Policy, facts: RunFacts, staging: Staging) -> Changes:
+    """What the other policy, or today's rules, make of the run that is judged anew."""
+    write_failing(staging, facts, run)
+    again = partial(rejudge, policy=policy)
+    return compare(run, staged_side(staging, facts), again, fails=fails_by(policy))
 
 
 def _copy_discovered(run: PublishedRun, evidence: Evidence, staging: Staging, tally: Tally) -> None:

@@ -126,11 +126,13 @@ class Case(NamedTuple):
 def _table(rule_id: str, *rows: tuple[Any, ...], **thresholds: Any) -> list[Case]:
     """Rows of kind, what, objects, found, and what else a case has."""
     limits = Thresholds(**thresholds)
-    cases = [Case(rule_id, *row[:4]) for row in rows]
-    more = [row[4] if len(row) > 4 else {} for row in rows]
-    return [
-        case._replace(thresholds=limits, **extra) for case, extra in zip(cases, more, strict=True)
-    ]
+    return [_case(rule_id, limits, *row) for row in rows]
+
+
+def _case(rule_id: str, limits: Thresholds, *row: Any) -> Case:
+    kind, what, objects, found, *more = row
+    made = Case(rule_id, kind, what, objects, found, limits)
+    return made._replace(**more[0]) if more else made
 
 
 _FALSE = healthy(restorable=False)
@@ -206,6 +208,9 @@ CASES: list[Case] = [
         ("boundary", "the oldest", set(), [shards("a"), shards("ab"), shards("ab")]),
         ("boundary", "a shard was added", set(), [shards(s) for s in ("a", "a", "ab", "ab")]),
         ("boundary", "a shard was removed", set(), [shards(s) for s in ("a", "ab", "a", "a")][2:]),
+        ("fails", "beside one by its set", {1}, [shards("abc"), of(A, _BY_SET), shards("abc")]),
+        ("boundary", "removed after two", set(), [shards(s) for s in ("ab", "ab", "a", "a")]),
+        ("boundary", "the newest by its set", set(), [shards("ab"), shards("ab"), of(A, _BY_SET)]),
         ("boundary", "removed some time ago", set(), [shards(s) for s in ("ab", "a", "a")]),
         ("boundary", "only one", set(), [shards("a")]),
         ("boundary", "none", set(), [ABSENT]),
@@ -355,6 +360,22 @@ CASES: list[Case] = [
             "token, beyond",
             {0},
             [of(A, part("b", token_timestamp=token(at(5) + INSTANT)))],
+        ),
+        ("fails", "one start of several", {0}, [healthy(started=at(9)), healthy()]),
+        ("fails", "one end of several", {0}, [healthy(completed=at(9)), healthy()]),
+        ("fails", "one restore point of several", {0}, [healthy(timestamp=at(9)), healthy()]),
+        (
+            "fails",
+            "one token of several",
+            {0},
+            [of(A, part("b", token_timestamp=token(at(9)))), healthy()],
+        ),
+        (
+            "boundary",
+            "within, by its own reply",
+            set(),
+            [healthy(), healthy(started=at(35))],
+            {"replied": [NOON, at(30)]},
         ),
         (
             "boundary",

@@ -188,9 +188,8 @@ def test_demo_notices_a_wrong_ending(tmp_path: Path) -> None:
 
 def test_demo_notices_a_finding_that_is_not_there(tmp_path: Path) -> None:
     """What the simulator planted and no rule finds makes the demo fail."""
-    text = (
-        (ROOT / "inputs/sample.csv").read_text("utf-8").replace(",PASS,\n", ",PASS,no-parts\n", 1)
-    )
+    sample = (ROOT / "inputs/sample.csv").read_text("utf-8")
+    text = sample.replace(",PASS,\n", ",PASS,no-parts\n", 1)
     (tmp_path / "wrong.csv").write_text(text, "utf-8")
 
     ended = command("demo", tmp_path / "wrong.csv", "--output-dir", tmp_path)

@@ -169,38 +169,39 @@ def test_a_previous_run_that_cannot_be_read_is_a_notice(damaged: str, night: Nig
     assert set(since(ended, night).values()) == {0}
 
 
-def test_rules_are_told_from_atlas(night: Night, tmp_path: Path) -> None:
-    """A policy by which not-restorable fails nobody: Atlas says what it said."""
-    policy = tmp_path / "lenient.toml"
-    policy.write_text(lenient(), "utf-8")
-    run(night, 2, "--policy", policy)
-    night.become(t0="absent")
+@pytest.fixture
+def lenient(tmp_path: Path) -> Path:
+    """A policy under which it is no failure that a checkpoint has no parts."""
+    path = tmp_path / "lenient.toml"
+    path.write_text("[rules.no-parts]\nfails = false\n", "utf-8")
+    return path
+
+
+def test_rules_are_told_from_atlas(night: Night, lenient: Path) -> None:
+    """Of two that have no parts Atlas says what it said; the third it has no more."""
+    night.become(t1="no-parts", t2="no-parts")
+    run(night, 2, "--policy", lenient)
+    night.become(t0="absent", t1="no-parts", t2="no-parts")
     found = changes(run(night, 1))
+    turned = [each for each in found["shown"] if each["kind"] == "became_unrestorable"]
 
     assert (found["rules_changed"], found["is_rejudged"], found["note"]) == (True, True, "")
-    assert counted(found)["became_unrestorable"] == 3
+    assert counted(found) == {"became_unrestorable": 3, "still_failing": 4}
     assert found["by_rules"]["became_unrestorable"] == 2
-    causes = {each["cause"] for each in found["shown"] if each["after"] == "FAIL"}
-    assert causes == {"rules"}
+    assert {(each["after"], each["cause"], each["rejudged"]) for each in turned} == {
+        ("FAIL", "rules", "FAIL"),
+        ("ABSENT", "atlas", None),
+    }
 
 
-def test_evidence_that_is_gone_is_said(night: Night, tmp_path: Path) -> None:
-    policy = tmp_path / "lenient.toml"
-    policy.write_text(lenient(), "utf-8")
-    first = run(night, 1, "--policy", policy)
+def test_evidence_that_is_gone_is_said(night: Night, lenient: Path) -> None:
+    first = run(night, 1, "--policy", lenient)
     next((first.run / "evidence").glob("*.parquet")).unlink()
     found = changes(run(night, 0))
 
     assert (found["rules_changed"], found["is_rejudged"]) == (True, False)
     assert "is not known" in found["note"]
     assert not any(found["by_rules"].values())
-
-
-def lenient() -> str:
-    """A policy under which no rule fails anybody."""
-    from pipeline.policy import default_policy
-
-    return "".join(f'[rules."{rule}"]\nfails = false\n' for rule in default_policy().rules)
 
 
 # --- run --fail-on new --------------------------------------------------------------------------
@@ -315,3 +316,22 @@ def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
 
     assert "\x1b" not in text
     assert json.loads(as_json(Diff(told, told, made)))["older"]["run_id"] == "run\x1b[2J"
+
+
+def test_every_kind_is_in_the_report(night: Night) -> None:
+    """A night of an outage, and the one after it."""
+    night.write(9)
+    night.down(0)
+    run(night, 2)
+    night.write(8)
+    night.down(1)
+    first = run(night, 1, "--accept-drop")
+    night.write(10)
+    night.become(t2="absent", t3="healthy-sharded")
+    night.down(5)
+    ended = run(night, 0)
+    kinds = {*counted(changes(first)), *counted(changes(ended))}
+
+    assert kinds == set(ChangeKind)
+    for name in ("report.html", "report.md"):
+        assert "determined" in (ended.run / name).read_text("utf-8")

@@ -8,11 +8,12 @@ import pytest
 
 from pipeline.derive import facts_of, judgements, rejudge
 from pipeline.errors import InputUnusable
-from pipeline.evidence import Evidence, batches_of
+from pipeline.evidence import Evidence, batches_of, policy_of
 from pipeline.journal import Answered, Batch
 from pipeline.outcomes import FailureKind, Verdict
-from pipeline.policy import default_policy
+from pipeline.policy import default_policy, read_policy
 from pipeline.published import PublishedRun
+from pipeline.verify import verify
 from tests.durability import table
 from tests.recorded import START, Recorder, of_every_kind, ref
 
@@ -104,6 +105,34 @@ def test_the_facts_are_those_of_the_runs_table(run: PublishedRun) -> None:
     assert {name: getattr(facts, name) for name in facts.__struct_fields__ if name in row} == {
         name: row[name] for name in facts.__struct_fields__ if name in row
     }
+
+
+MINE = """
+name = "mine"
+
+[rules.no-parts]
+severity = "low"
+
+[thresholds]
+rpo_age = "7d"
+"""
+
+
+def test_the_policy_is_read_over_the_default_of_its_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later version has another default, by which nobody judged this run."""
+    mine = read_policy(MINE)
+    run = Recorder(tmp_path / "mine").publish(of_every_kind(), policy=mine)
+    plain = Recorder(tmp_path / "plain").publish(of_every_kind())
+    later = read_policy('[thresholds]\ngap = "1h"\n')
+    monkeypatch.setattr("pipeline.policy.default_policy", lambda: later)
+
+    assert policy_of(run) == mine
+    assert policy_of(plain) == default_policy()
+    assert mine.base_text == default_policy().text
+    assert verify(run.path).sound
+    assert verify(plain.path).sound
 
 
 # ── what is not as it was ─────────────────────────────────────────────────────────────────────

@@ -89,12 +89,12 @@ def test_a_policy_keeps_its_text_and_its_digest() -> None:
 
 
 def test_an_empty_policy_is_the_default_under_no_name() -> None:
-    assert read_policy("") == changed(DEFAULT, text="", name="unnamed")
+    assert read_policy("") == changed(DEFAULT, text="", base_text=DEFAULT.text, name="unnamed")
 
 
 def test_the_default_laid_over_itself_is_itself() -> None:
     """A run that is completed reads the policy that it kept, which may be the default's text."""
-    assert read_policy(DEFAULT.text) == DEFAULT
+    assert read_policy(DEFAULT.text) == changed(DEFAULT, base_text=DEFAULT.text)
 
 
 def test_everything_a_policy_can_say() -> None:
@@ -215,6 +215,7 @@ def test_a_policy_changes_what_it_names_and_nothing_else(
     assert read_policy(text) == changed(
         DEFAULT,
         text=text,
+        base_text=DEFAULT.text,
         name="unnamed",
         thresholds=changed(DEFAULT.thresholds, **thresholds),
         rules=DEFAULT.rules | {one: changed(DEFAULT.rules[one], **to) for one, to in rules.items()},

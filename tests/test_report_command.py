@@ -149,6 +149,9 @@ def test_another_policy_is_a_run_of_its_own(run: PublishedRun, tmp_path: Path) -
     assert row["parent_run_id"] == manifest["judged_anew"]["of"]["run_id"] == run.run_id
     assert manifest["judged_anew"]["of"]["manifest_sha256"] == sha256_of(run.path / "manifest.json")
     assert (to / "evidence/policy.toml").read_text("utf-8") == STRICTER
+    changes = summary.changes
+    assert changes is not None
+    assert (changes.since_run_id, changes.rules_changed) == (run.run_id, True)
     severities = {row["rule_id"]: row["severity"] for row in table(to, "findings")}
     assert severities["restorable-false"] == "low"
     assert any("Judged anew at" in notice and run.run_id in notice for notice in summary.notices)

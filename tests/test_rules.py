@@ -46,6 +46,7 @@ from tests.rulecases import (
     part,
     ran,
     shards,
+    stands,
     token,
 )
 
@@ -133,79 +134,195 @@ def test_a_rule_objects_to_a_checkpoint_once(case: Case) -> None:
 
 # --- what is said -------------------------------------------------------------------------------
 
-
-def said(*found: Found) -> str:
-    (finding,) = [one for one in judged(answers_of(found)).findings if one.scope == "checkpoint"]
-    return f"{finding.message} | {finding.observed} | {finding.expected}"
-
-
-@pytest.mark.parametrize(
-    ("sick", "words"),
-    [
-        (
-            shards("b"),
-            "shards of the checkpoints around it are not there: a, c | 1 shards | 3 shards",
+_ABC = shards("abc").parts
+#: The sick one of three otherwise complete checkpoints, and what is said of it.
+SAID: list[tuple[str, Checkpoint, str]] = [
+    (
+        "shard-missing",
+        shards("b"),
+        "shards of the checkpoints around it are not there: a, c | 1 shards | 3 shards",
+    ),
+    (
+        "duplicate-part",
+        healthy(parts=(*_ABC, A, OLD_CONFIG)),
+        "parts are there more than once: a, rs-a, 2 config parts | 6 parts | each part once",
+    ),
+    (
+        "duplicate-part",
+        healthy(parts=(*_ABC, A)),
+        "parts are there more than once: a, rs-a | 5 parts | each part once",
+    ),
+    (
+        "unknown-part",
+        healthy(parts=(part("a", type_name="MONGOS"), *shards("bc").parts)),
+        "1 of 4 parts are of no documented kind | MONGOS | " + ", ".join(sorted(TYPE_NAMES)),
+    ),
+    (
+        "token-not-discovered",
+        healthy(
+            parts=(
+                part("a", token_discovered=False),
+                part("b", shard_name=None, token_discovered=None),
+                Part(),
+            )
         ),
         (
-            healthy(parts=(*shards("abc").parts, A, OLD_CONFIG)),
-            "parts are there more than once: a, rs-a, 2 config parts | 6 parts | each part once",
+            "3 of 3 parts lack a discovered token: a, rs-b, part 2 | "
+            "tokenDiscovered: 1 false, 2 not reported | true in every part"
         ),
+    ),
+    (
+        "no-parts",
+        healthy(parts=()),
+        "it has no parts that can be read | 0 parts | one for each shard and the config servers",
+    ),
+    (
+        "no-parts",
+        healthy(parts=(CONFIG,)),
         (
-            healthy(parts=(part("a", type_name="MONGOS"), *shards("bc").parts)),
-            "1 of 4 parts are of no documented kind | MONGOS | " + ", ".join(sorted(TYPE_NAMES)),
+            "it has no part that holds data | 1 config parts | "
+            "one for each shard and the config servers"
         ),
-        (
-            healthy(parts=shards("abc").parts, completed=at(-10)),
-            "it completed before it started | 0:10:00 before | not before",
-        ),
-        (
-            healthy(parts=shards("abc").parts, timestamp=at(-20)),
-            "a token is dated further from its timestamp than allowed | 0:20:00 | at most 0:15:00",
-        ),
-    ],
-)
-def test_a_finding_says_what_was_seen_and_what_was_wanted(sick: Checkpoint, words: str) -> None:
-    assert said(shards("abc"), sick, shards("abc")) == words
+    ),
+    (
+        "completed-before-started",
+        healthy(completed=at(-10)),
+        "it completed before it started | 0:10:00 before | not before",
+    ),
+    (
+        "token-distance",
+        healthy(timestamp=at(-20)),
+        "a token is dated further from its timestamp than allowed | 0:20:00 | at most 0:15:00",
+    ),
+    (
+        "clock-in-future",
+        healthy(started=at(7), completed=at(8)),
+        f"a time in it lies in the future | {at(8).isoformat()} | until {NOON.isoformat()}",
+    ),
+]
+LISTS: list[tuple[list[str], str]] = [
+    ([], ""),
+    (["a", "b"], "a, b"),
+    ([str(n) for n in range(10)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
+    ([str(n) for n in range(11)], "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1 more"),
+    (["x" * 101], "x" * 100),
+]
 
 
-@pytest.mark.parametrize(
-    ("names", "count", "words"),
-    [
-        ([], 0, ""),
-        (["a", "b"], 2, "a, b"),
-        ([str(n) for n in range(10)], 10, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9"),
-        ([str(n) for n in range(11)], 11, "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1 more"),
-        (["x" * 101], 1, "x" * 100),
-    ],
-)
-def test_lists_of_names_are_bounded(names: list[str], count: int, words: str) -> None:
-    assert listing(names, count) == words
+_GAPS = [at(-200), at(-100), at(-90), NOON]
+SAID_OF_CLUSTERS: list[tuple[str, dict[str, Any], str]] = [
+    (
+        "rpo-gap",
+        stands(points=_GAPS, gap=HOUR),
+        (
+            "2 gaps between restorable points are longer than allowed, the longest from "
+            f"{at(-200).isoformat()} to {at(-100).isoformat()} | 1:40:00 | at most 1:00:00"
+        ),
+    ),
+    (
+        "rpo-age",
+        stands(points=_GAPS, rpo_age=HOUR, as_of=at(61)),
+        (
+            "the newest restorable point among those listed is older than allowed | "
+            "1:01:00 old | at most 1:00:00"
+        ),
+    ),
+    (
+        "too-few-restorable",
+        stands(2, 1, 1, min_restorable=3),
+        (
+            "fewer of the cluster's listed checkpoints are restorable than wanted | "
+            "2 of 4 restorable | at least 3"
+        ),
+    ),
+]
+
+
+def said_of_cluster(book: Rulebook, rule_id: str, fields: dict[str, Any]) -> str:
+    (one,) = book.rules[rule_id].judge(book.standing(**fields))
+    return f"{one.message} | {one.observed} | {one.expected}"
+
+
+def said(book: Rulebook, rule_id: str, sick: Checkpoint) -> str:
+    answers = answers_of([shards("abc"), sick, shards("abc")])
+    (one,) = book.rules[rule_id].judge(book.listed(answers, POLICY.thresholds))
+    return f"{one.message} | {one.observed} | {one.expected}"
+
+
+def told_wrongly(book: Rulebook) -> str | None:
+    """The first sentence or list that a rulebook tells otherwise than it should."""
+    wrong = [words for rule_id, sick, words in SAID if said(book, rule_id, sick) != words]
+    wrong += [
+        words
+        for rule_id, fields, words in SAID_OF_CLUSTERS
+        if said_of_cluster(book, rule_id, fields) != words
+    ]
+    wrong += [words for names, words in LISTS if book.listing(names, len(names)) != words]
+    return wrong[0] if wrong else None
+
+
+@pytest.mark.parametrize(("rule_id", "sick", "words"), SAID)
+def test_a_finding_says_what_was_seen_and_what_was_wanted(
+    rule_id: str, sick: Checkpoint, words: str
+) -> None:
+    assert said(BOOK, rule_id, sick) == words
+
+
+@pytest.mark.parametrize(("rule_id", "fields", "words"), SAID_OF_CLUSTERS)
+def test_a_finding_on_a_cluster_says_it_too(
+    rule_id: str, fields: dict[str, Any], words: str
+) -> None:
+    assert said_of_cluster(BOOK, rule_id, fields) == words
+
+
+@pytest.mark.parametrize(("names", "words"), LISTS)
+def test_lists_of_names_are_bounded(names: list[str], words: str) -> None:
+    assert listing(names, len(names)) == words
 
 
 # --- what a cluster comes to --------------------------------------------------------------------
 
 
-def test_a_cluster_is_summed_up() -> None:
-    found: list[Found] = [
-        healthy(timestamp=at(-1)),
-        healthy(timestamp=at(-9)),
-        healthy(),
-        THROTTLED,
-        THROTTLED,
+def summed_up(book: Rulebook) -> Any:
+    """Answers in no order; of those that pass one has no point, and one a clock that was wrong."""
+    points = [healthy(timestamp=at(minutes)) for minutes in (-1, -9, -5, -3)]
+    found: list[Found] = [*points, THROTTLED, THROTTLED, healthy(timestamp=None), healthy()]
+    replied = [NOON, at(3), None, NOON, at(2), at(1), NOON, NOON]
+    ids = [id_of(at(minutes)) for minutes in (-5, -9, -7, -5, -6, -8, -5, -5)]
+    listed = book.listed(answers_of(found, replied=replied, ids=ids), POLICY.thresholds)
+    verdicts = [
+        *[Verdict.PASS] * 2,
+        Verdict.FAIL,
+        Verdict.PASS,
+        *[Verdict.INCONCLUSIVE] * 2,
+        *[Verdict.PASS] * 2,
     ]
-    replied = [NOON, at(3), None, at(2), at(1)]
-    ids = [id_of(at(minutes)) for minutes in (-5, -9, -7, -6, -8)]
-    listed = Listed(answers_of(found, replied=replied, ids=ids), POLICY.thresholds)
-    verdicts = [Verdict.PASS, Verdict.PASS, Verdict.FAIL, *[Verdict.INCONCLUSIVE] * 2]
-    case = standing(listed, verdicts, untimed=())
+    return book.summed_up(listed, verdicts, untimed={7})
 
-    assert case.points == [at(-9), at(-1)]
-    assert case.as_of == at(3)
-    assert case.unknown == [at(-8), at(-6)]
-    assert case.oldest == at(-9)
-    assert case.largest_gap == 8 * MINUTE
-    assert case.age == 4 * MINUTE
-    assert case.verdicts[Verdict.INCONCLUSIVE] == 2
+
+def summed_up_wrongly(book: Rulebook) -> str | None:
+    """What of a cluster a rulebook sums up otherwise than it should."""
+    case = summed_up(book)
+    right = {
+        "points": case.points == [at(-9), at(-3), at(-1)],
+        "as_of": case.as_of == at(3),
+        "unknown": case.unknown == [at(-8), at(-6)],
+        "oldest": case.oldest == at(-9),
+        "largest_gap": case.largest_gap == 6 * MINUTE,
+        "age": case.age == 4 * MINUTE,
+        "verdicts": case.verdicts[Verdict.INCONCLUSIVE] == 2,
+        "replies": _without_replies(book).as_of is None,
+    }
+    return next((what for what, is_right in right.items() if not is_right), None)
+
+
+def _without_replies(book: Rulebook) -> Any:
+    listed = book.listed(answers_of([healthy()], replied=[None]), POLICY.thresholds)
+    return book.summed_up(listed, [Verdict.PASS], untimed=())
+
+
+def test_a_cluster_is_summed_up() -> None:
+    assert summed_up_wrongly(BOOK) is None
 
 
 # --- large clusters -----------------------------------------------------------------------------
@@ -400,7 +517,7 @@ _FIXED_THRESHOLDS = Thresholds(
 
 #: What the rules of each version made of the fixed clusters.
 DIGESTS = {
-    "2": "",
+    "2": "49d47787f39f285f49af40a32b6ba9d55eb71a0caeb470068c10a97a391987d2",
 }
 
 

@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import __version__
-from pipeline.cli import demo, discover, history, plan, policy, report, run, simulate, verify
+from pipeline.cli import (
+    demo,
+    discover,
+    explain,
+    history,
+    plan,
+    policy,
+    report,
+    run,
+    simulate,
+    verify,
+)
 from pipeline.errors import ExitCode
 
 app = typer.Typer(
@@ -23,6 +34,7 @@ for command in (
     history.diff,
     history.history,
     report.report,
+    explain.explain,
     verify.verify,
     demo.demo,
     simulate.simulate,

@@ -47,8 +47,10 @@ def report(
     """
     from pipeline import talk
     from pipeline.published import find_run
+    from pipeline.tables import only_write
 
     talk.set_up(log_format=log_format, quiet=quiet)
+    only_write()
     asked = _formats(formats)
     if policy is not None and formats:
         raise typer.BadParameter(

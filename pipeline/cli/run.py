@@ -45,7 +45,7 @@ from pipeline.options import (
     read_deadline,
     read_input_age,
 )
-from pipeline.outcomes import FetchBy
+from pipeline.outcomes import FetchBy, Verdict
 
 if TYPE_CHECKING:
     from pipeline.policy import Policy
@@ -205,11 +205,12 @@ def _parent(named: str, output_dir: Path) -> "PublishedRun | None":
 
 def _policy(file: Path | None, parent: "PublishedRun | None") -> "Policy":
     """Read the policy asked for; else the one of the run to complete; else the default."""
+    from pipeline.evidence import policy_of
     from pipeline.policy import default_policy, read_policy_file
 
-    if file is None and parent is not None:
-        file = parent.file("evidence/policy.toml")
-    return read_policy_file(file) if file is not None else default_policy()
+    if file is not None:
+        return read_policy_file(file)
+    return policy_of(parent) if parent is not None else default_policy()
 
 
 def _signer(key: Path | None) -> "Signer | None":
@@ -245,9 +246,9 @@ def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> 
 
 
 def _hint(published: "Published") -> str:
-    """What to do about triples that could not be determined; nothing where there are none."""
+    """What to do about triples that could not be determined; nothing where all are excused."""
     summary = published.summary
-    if not summary.counts.inconclusive_count:
+    if summary.counts.inconclusive_count <= summary.excused.get(Verdict.INCONCLUSIVE, 0):
         return ""
     named = summary.run.audit_name if published.is_current else summary.run.run_id
     return f"later, `run --complete {named}` asks for just the inconclusive triples again"

@@ -46,9 +46,11 @@ def verify(
     from pipeline import talk
     from pipeline.intact import Trust
     from pipeline.published import find_folder
+    from pipeline.tables import only_write
     from pipeline.verify import verify as verified
 
     talk.set_up(log_format=log_format, quiet=quiet)
+    only_write()
     _check_options(manifest_sha256, allowed_signers, signer)
     trust = Trust(manifest_sha256=manifest_sha256, allowed_signers=allowed_signers, signer=signer)
     found = verified(find_folder(output_dir, run), trust)

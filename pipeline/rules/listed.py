@@ -42,9 +42,15 @@ class Listed:
         ]
 
     @cached_property
+    def kinds(self) -> list[list[str | None]]:
+        """The `typeName` of every part of each of `checkpoints`."""
+        return [[part.type_name for part in found.parts] for _, found in self.checkpoints]
+
+    @cached_property
     def config_counts(self) -> list[int]:
         """How many config parts each of `checkpoints` has."""
-        return [checkpoint.config_part_count for _, checkpoint in self.checkpoints]
+        old, new = CONFIG_TYPES
+        return [kinds.count(old) + kinds.count(new) for kinds in self.kinds]
 
     @cached_property
     def run_times(self) -> list[tuple[int, timedelta]]:
@@ -83,13 +89,11 @@ class Listed:
         may be missing or wrong. Without those that have no shard, or one without a name, which may
         be any of them.
         """
-        order = sorted(self.checkpoints, key=self._id)
-        named = [(place, [shard_of(part) for part in shard_parts(one)]) for place, one in order]
-        return [
-            (place, frozenset(name for name in names if name))
-            for place, names in named
-            if names and all(names)
+        named = [
+            (place, _shard_names(checkpoint))
+            for place, checkpoint in sorted(self.checkpoints, key=self._id)
         ]
+        return [(place, frozenset(filter(None, names))) for place, names in named if all(names)]
 
     def replied_at(self, place: int) -> datetime | None:
         """When an answer had arrived."""
@@ -105,14 +109,19 @@ def dated(checkpoint_id: str) -> datetime:
     return datetime.fromtimestamp(int(checkpoint_id[:8], 16), UTC)
 
 
-def shard_parts(checkpoint: Checkpoint) -> list[Part]:
-    """Give the parts that hold data."""
-    return [part for part in checkpoint.parts if part.type_name not in CONFIG_TYPES]
-
-
 def shard_of(part: Part) -> str | None:
     """Name the shard of a part; as a rule the replica set has the same name."""
     return part.shard_name or part.replica_set_name
+
+
+def _shard_names(checkpoint: Checkpoint) -> list[str | None]:
+    """Name the parts that hold data, as `shard_of` does; None alone where there are none."""
+    names = [
+        part.shard_name or part.replica_set_name
+        for part in checkpoint.parts
+        if part.type_name not in CONFIG_TYPES
+    ]
+    return names or [None]
 
 
 def token_dates(checkpoint: Checkpoint) -> list[datetime]:

@@ -83,7 +83,7 @@ def _absences(sets: list[frozenset[str]]) -> Iterator[tuple[int, int, Iterator[s
     One pass with the shards that were there and will be again, for their number may be large.
     """
     last = {shard: index for index, shards in enumerate(sets) for shard in shards}
-    last |= dict.fromkeys(sets[-2], len(sets) - 1)  # what the newest should have
+    last |= dict.fromkeys(sets[-2], len(sets))  # which the newest should have too
     expected: dict[str, None] = {}
     for index, shards in enumerate(sets):
         count = len(expected) - sum(shard in expected for shard in shards)
@@ -140,8 +140,8 @@ def _named(checkpoint: Checkpoint) -> Counter[str]:
 )
 def unknown_part(listed: Listed) -> Objections:
     """A kind that Atlas has added since, or a part that names neither its kind nor its set."""
-    for place, checkpoint in listed.checkpoints:
-        if {part.type_name for part in checkpoint.parts} <= TYPE_NAMES:
+    for (place, checkpoint), every in zip(listed.checkpoints, listed.kinds, strict=True):
+        if TYPE_NAMES.issuperset(every):
             continue
         kinds = [kind for part in checkpoint.parts if (kind := _strange_kind(part))]
         if kinds:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks import derivation, page, rates, speed
+from tests.benchmarks import derivation, page, rates, speed, verification
 from tests.benchmarks.figures import BenchmarkFailed, Section
 from tests.benchmarks.machine import described, machine
 from tests.benchmarks.processes import parted_cores, serving
@@ -25,6 +25,7 @@ TRIPLES = {
     "memory": [20_000, 1_000_000],
     "page": [1_000_000],
     "rate": [],
+    "verify": [100_000],
 }
 
 
@@ -81,6 +82,10 @@ def _fast_sections(name: str, base_url: str, sizes: list[int], repeat: int) -> I
         case "derive":
             for triples in sizes:
                 yield derivation.derive_alone(base_url, triples, repeat)
+        case "verify":
+            for triples in sizes:
+                yield verification.verify_runs(base_url, triples, repeat)
+                yield verification.verify_runs(base_url, triples, repeat, "--fetch", "list")
         case "cpu":
             for triples in sizes:
                 yield speed.compare(base_url, triples, repeat)

@@ -65,7 +65,7 @@ class Outcome(msgspec.Struct, frozen=True, gc=False):
 class Cluster(msgspec.Struct, frozen=True):
     """How one cluster stands; the fields are the columns of the table `clusters`.
 
-    Restorable means PASS here: reported restorable, and no rule objects. Ages and gaps are in
+    Restorable means PASS here: reported restorable, and no rule fails it. Ages and gaps are in
     seconds; the age is counted back from the cluster's last reply.
     """
 

@@ -373,7 +373,10 @@ def test_the_scope_of_a_waiver_is_bounded() -> None:
     ids = tuple(id_of(number) for number in range(5))
     said = scope_of(waiver(rules=("no-parts",), checkpoints=ids))
 
+    few = scope_of(waiver(rules=("no-parts",), checkpoints=ids[:3]))
+
     assert said == f"rules no-parts; checkpoints {ids[0]}, {ids[1]}, {ids[2]} and 2 more"
+    assert few == f"rules no-parts; checkpoints {ids[0]}, {ids[1]}, {ids[2]}"
 
 
 def use(state: WaiverState, count: int, expires_on: date = date(2026, 11, 26)) -> WaiverUse:

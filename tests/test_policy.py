@@ -570,8 +570,12 @@ def test_the_message_of_many_faults_is_bounded_and_the_faults_are_not() -> None:
     with pytest.raises(PolicyWrong) as caught:
         read_policy("".join(f"x{number} = 1\n" for number in range(25)))
 
+    with pytest.raises(PolicyWrong) as few:
+        read_policy("".join(f"x{number} = 1\n" for number in range(20)))
+
     assert len(caught.value.faults) == 25
     assert str(caught.value).endswith("; and 5 more")
+    assert str(few.value).endswith(few.value.faults[-1])
 
 
 # --- files --------------------------------------------------------------------------------------

@@ -237,3 +237,12 @@ def test_waivers_and_their_notices_are_bounded() -> None:
         summary.notices[-1]
         == f"{SHOWN_ROWS + 2 - SHOWN_NOTICES} more waivers have lapsed or lapse soon."
     )
+
+
+def test_exactly_as_many_notices_as_are_shown_leave_out_none() -> None:
+    many = (
+        waiver(f"W-{number:03}", rules=(BARREN,), expires_on=date(2026, 11, 21))
+        for number in range(SHOWN_NOTICES)
+    )
+
+    assert len(summary_of(policy(*many), [PASSED]).notices) == SHOWN_NOTICES

@@ -38,7 +38,7 @@ MOST_ROWS = 100
 
 #: Verdict → what it says of a triple.
 VERDICT_MEANINGS = {
-    Verdict.PASS: "Atlas reports it as restorable, and no rule objects",
+    Verdict.PASS: "Atlas reports it as restorable, and no rule fails it",
     Verdict.FAIL: "a rule objects",
     Verdict.ABSENT: "Atlas says, by its own error code, that there is none",
     Verdict.INCONCLUSIVE: "not known: no answer to judge by",

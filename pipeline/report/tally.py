@@ -57,7 +57,7 @@ _SHOWN_KINDS = 3
 
 #: What a report must say rather than imply.
 STATEMENTS = (
-    "PASS means that Atlas reports the checkpoint as restorable and no rule objects.",
+    "PASS means that Atlas reports the checkpoint as restorable and no rule fails it.",
     "No restore was tested: the API cannot show that one was.",
     "SOC 2 (TSC 2017) A1.3 and NIST SP 800-53 Rev. 5 CP-9(2) ask for a restore test: this is none.",
     "The population is the input as supplied; checkpoints it does not name were not looked at.",

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from pipeline.changes import Cause, Change, ChangeKind, Changes
+from pipeline.changes import Cause, Change, ChangeKind, Changes, ClusterChange
 from pipeline.errors import MEANINGS, ExitCode
 from pipeline.excuses import WaiverState, WaiverUse
 from pipeline.judgements import Finding, RpoStatus
@@ -193,6 +193,16 @@ def changes(text: str = "") -> Changes:
         rules_changed=True,
         is_rejudged=True,
         note=text,
+        open_counts={ChangeKind.STILL_FAILING: 37},
+        unchanged=1_234,
+        newly_open=3,
+        newly_open_findings=1,
+        clusters_shown=(
+            ClusterChange(
+                ChangeKind.RECOVERED, text or GROUP, text or "healed", Verdict.FAIL, Verdict.PASS
+            ),
+        ),
+        clusters_left_out=1,
     )
 
 

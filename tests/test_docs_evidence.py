@@ -1,4 +1,4 @@
-"""The page on evidence: a third party checks a run by exactly its commands, without this program."""
+"""The page on evidence: a third party checks a run by just its commands, without this program."""
 
 import re
 import subprocess

@@ -300,7 +300,7 @@ async def test_clusters_are_filtered_by_words_verdict_and_status(tmp_path: Path)
 
         await text.fill("")
         await page.get_by_label("RPO").select_option("any")
-        await page.get_by_label("Verdict").select_option("FAIL")
+        await page.get_by_role("combobox", name="Verdict").select_option("FAIL")
         assert await names(page) == ["none"]
 
         await text.fill("there is no such cluster")

@@ -9,11 +9,26 @@ import msgspec
 import pytest
 from markdown_it import MarkdownIt
 
+from pipeline.changes import Cause, ChangeKind
+from pipeline.excuses import WaiverState
+from pipeline.judgements import RpoStatus
 from pipeline.outcomes import FailureKind, Verdict
 from pipeline.report.charts import spans
-from pipeline.report.pages import DATA, MOST_ROWS, OPEN_ROWS, render_html, render_markdown
+from pipeline.report.pages import (
+    CAUSE_WORDS,
+    CHANGE_WORDS,
+    DATA,
+    MOST_ROWS,
+    OPEN_ROWS,
+    RPO_WORDS,
+    VERDICT_MEANINGS,
+    WAIVER_WORDS,
+    render_html,
+    render_markdown,
+)
 from pipeline.report.summary import Counts, ProjectCounts, Summary
 from pipeline.report.words import age, code, exact, plural, share
+from tests.benchmarks.page import failing_summary
 from tests.summaries import GROUP, HOSTILE, clean, cluster, hostile, kind, rows, troubled
 
 
@@ -91,7 +106,11 @@ def test_html_holds_every_number_of_the_summary() -> None:
         "team-of-the-cluster",
         "1 d 2 h",
         "What changed since 2026-11-22",
-        "became unrestorable 3 1",
+        "became unrestorable 3 0 1",
+        "still failing 40 37 0",
+        "as it was 1,234 0 0",
+        "3 triples and 1 finding on whole clusters",
+        "healed5840e3b0e196714b215bb700 recovered FAIL → PASS",
         "still failing PASS → FAIL since 2026-11-20 rules or policy",
         "the older evidence was judged by today’s",
         "W-1 A reason. lapsed lapsed after 2026-11-22 nothing; it would excuse 4",
@@ -360,6 +379,25 @@ def test_a_summary_read_back_gives_the_same_pages() -> None:
 
     assert render_html(again) == render_html(summary)
     assert render_markdown(again) == render_markdown(summary)
+
+
+def test_a_page_stays_small_whatever_failed() -> None:
+    """Every list beyond its bound, and every word long and full of what must be escaped."""
+    summary = failing_summary(30_000, 3_000)
+    page = render_html(summary)
+
+    assert summary.clusters_left_out == 2_000
+    assert min(summary.failing.left_out, summary.absent.left_out, summary.inconclusive.left_out) > 0
+    assert len(page.encode()) < 5_000_000
+    assert len(render_markdown(summary).encode()) < 300_000
+
+
+def test_nothing_that_can_be_counted_is_without_words() -> None:
+    assert set(VERDICT_MEANINGS) == set(Verdict)
+    assert set(RPO_WORDS) == set(RpoStatus)
+    assert set(CHANGE_WORDS) == set(ChangeKind)
+    assert set(CAUSE_WORDS) == set(Cause)
+    assert set(WAIVER_WORDS) == set(WaiverState)
 
 
 # --- words and figures --------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def actions_of(summary: Summary) -> Iterator[Action]:
     if count := summary.run.bad_line_count:
         so, advice = "Could not be used, so nothing was asked", "Mend them in the input"
         yield Action(plural(count, "input line"), so, advice, "bad-lines")
-    if count := summary.counts.inconclusive_count:
+    if count := summary.counts.inconclusive_count - summary.excused_of(Verdict.INCONCLUSIVE):
         so = "Could not be determined, in all"
         advice = f"When the causes are gone, start run --complete {summary.run.run_id}"
         yield Action(plural(count, "triple"), so, advice, "inconclusive")

@@ -69,13 +69,14 @@ RPO_WORDS = {
     RpoStatus.WITHIN: ("within", "pass"),
 }
 
+#: What came of a triple → words and tone, worst first.
 CHANGE_WORDS = {
     ChangeKind.BECAME_UNRESTORABLE: ("became unrestorable", "fail"),
     ChangeKind.NEWLY_INCONCLUSIVE: ("newly inconclusive", "inconclusive"),
     ChangeKind.STILL_FAILING: ("still failing", "fail"),
-    ChangeKind.RECOVERED: ("recovered", "pass"),
-    ChangeKind.DETERMINED: ("determined, and passes", "pass"),
     ChangeKind.NEW: ("new", ""),
+    ChangeKind.RECOVERED: ("recovered", "pass"),
+    ChangeKind.DETERMINED: ("determined", "pass"),
     ChangeKind.GONE: ("gone", ""),
 }
 
@@ -219,7 +220,7 @@ def _contents(summary: Summary) -> list[tuple[str, str, int | None]]:
         ("clusters", "Clusters", len(summary.clusters) + summary.clusters_left_out),
         ("changes", "What changed", None),
         ("rules", "Findings by rule", sum(rule.count for rule in summary.rules)),
-        ("waivers", "Waivers", len(summary.waivers)),
+        ("waivers", "Waivers", len(summary.waivers) + summary.waivers_left_out),
         ("failing", "Fail", counts.fail_count),
         ("absent", "Absent", counts.absent_count),
         ("inconclusive", "Not determined", counts.inconclusive_count),

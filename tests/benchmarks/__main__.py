@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks import derivation, rates, speed, verification
+from tests.benchmarks import derivation, page, rates, speed, verification
 from tests.benchmarks.figures import BenchmarkFailed, Section
 from tests.benchmarks.machine import described, machine
 from tests.benchmarks.processes import parted_cores, serving
@@ -23,6 +23,7 @@ TRIPLES = {
     "derive": [100_000],
     "list": [20_000],
     "memory": [20_000, 1_000_000],
+    "page": [1_000_000],
     "rate": [],
     "verify": [100_000],
 }
@@ -61,6 +62,10 @@ def _sections(name: str, asked: argparse.Namespace) -> Iterator[Section]:
         yield rates.await_quotas(with_plain=asked.with_plain)
         return
     sizes = asked.triples or TRIPLES[name]
+    if name == "page":
+        for triples in sizes:
+            yield page.open_page(triples, max(triples // 50, 1), asked.repeat)
+        return
     with (
         parted_cores() as core,
         serving("server", *core, environment=os.environ) as (base_url, _),

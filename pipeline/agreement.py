@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputUnusable
-from pipeline.evidence import batches_of, reading
+from pipeline.evidence import BYTES_AT_ONCE, batches_of, reading
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.tables import (
     CHECKPOINTS,
@@ -106,6 +106,7 @@ class Compared:
         self._constants = constants
         self._stored = _Stored(table, names, run)
         self._items: list[Any] = []
+        self._bytes = 0
         self._is_lost = False
         self.count = 0
 
@@ -113,10 +114,11 @@ class Compared:
         """Take one item."""
         self.extend((item,), size)
 
-    def extend(self, items: Iterable[Any], size: int = 0) -> None:  # noqa: ARG002 - as a sink's
-        """Take items."""
+    def extend(self, items: Iterable[Any], size: int = 0) -> None:
+        """Take items; of evidence, `size` are the bytes of their bodies."""
         self._items.extend(items)
-        if len(self._items) >= _CHUNK_ROWS:
+        self._bytes += size
+        if len(self._items) >= _CHUNK_ROWS or self._bytes > BYTES_AT_ONCE:
             self._compare()
 
     def __enter__(self) -> Self:
@@ -138,7 +140,7 @@ class Compared:
         if not self._items:
             return
         wanted = self._wanted()
-        self._items = []
+        self._items, self._bytes = [], 0
         self.count += wanted.num_rows
         if self._is_lost:
             return

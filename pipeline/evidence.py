@@ -349,4 +349,4 @@ def _groups(path: Path) -> Iterator[tuple[int, Iterator[tuple[Any, ...]]]]:
 
 def _read_group(path: Path, index: int) -> pa.Table:
     with reading(path), pq.ParquetFile(path) as file:
-        return file.read_row_group(index, list(StoredReply._fields)).combine_chunks()
+        return file.read_row_group(index, list(StoredReply._fields))

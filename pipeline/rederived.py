@@ -135,7 +135,10 @@ def _derive_again(run: PublishedRun, facts: RunFacts, policy: Policy, found: Pro
     tally = Tally(policy, run.manifest.shortfalls)
     for notice in run.manifest.notices:
         tally.notice(notice)
-    derive(collected, policy, facts, desk, tally)
+    try:
+        derive(collected, policy, facts, desk, tally)
+    finally:
+        collected.say_passed_over()
     collected.compare_counts()
     found.say(f"{desk.compared:,} rows of {len(KEYS)} tables, from {collected.replies:,} replies")
 
@@ -148,6 +151,7 @@ class _Collected:
         self._facts = facts
         self._found = found
         self._refusals = 0
+        self._passed_over: list[str] = []
         self.replies = 0
 
     def header(self) -> Header:
@@ -170,6 +174,7 @@ class _Collected:
                 self._count(stored)
             if self._facts.parent_run_id is None:
                 self._compare_attempts(batch)
+            self._note_passed_over(batch)
             yield batch
 
     def _count(self, stored: StoredReply) -> None:
@@ -188,6 +193,27 @@ class _Collected:
             if row.attempts > count:
                 wanted = f"at most {count}, as there are replies"
                 self._found.problem("outcomes", f"{row.ref}: attempts {row.attempts}, {wanted}")
+
+    def _note_passed_over(self, batch: Batch) -> None:
+        """Keep which triples have a good reply later than the one that counts.
+
+        That is so where a run was killed between a reply and its answer, and then had no time left.
+        """
+        last_good = {
+            (each.group_id, each.cluster_name, each.checkpoint_id): each.reply_id
+            for each in batch.replies
+            if each.failure_kind is None
+        }
+        for row in batch.answered:
+            counts = row.reply.reply_id if row.reply is not None else 0
+            if row.item is None and last_good.get(msgspec.structs.astuple(row.ref), 0) > counts:
+                self._passed_over.append(str(row.ref))
+
+    def say_passed_over(self) -> None:
+        """Say what no table can: an answer was there, and another one counts."""
+        if self._passed_over:
+            said = f"of {len(self._passed_over):,} triples a later good reply does not count"
+            self._found.say(f"{said}: look into {', '.join(self._passed_over[:3])}")
 
     def compare_counts(self) -> None:
         """Compare what the manifest counts; a run that completes another holds older replies."""

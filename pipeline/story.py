@@ -241,12 +241,16 @@ def _rulings(
     limits = msgspec.structs.asdict(thresholds)
     for rule in RULES.values():
         if rule.rule_id not in objecting:
-            why = _why_not(rule, limits) or _why_no_case(rule, outcome, checkpoint)
+            is_on = rule.rule_id not in known or known[rule.rule_id].enabled
+            why = _why_not(rule, limits, is_on=is_on) or _why_no_case(rule, outcome, checkpoint)
             state = State.NOT_JUDGED if why else State.NO_OBJECTION
             yield Ruling(rule_id=rule.rule_id, scope=rule.scope, state=state, said=why)
 
 
-def _why_not(rule: Rule[Any], limits: dict[str, Any]) -> str:
+def _why_not(rule: Rule[Any], limits: dict[str, Any], *, is_on: bool) -> str:
+    """Why the policy has a rule not judge; empty where it has it judge."""
+    if not is_on:
+        return "the policy has switched it off"
     if rule.thresholds and not any(limits.get(name) for name in rule.thresholds):
         return f"the policy has no limit for it ({', '.join(rule.thresholds)})"
     return ""

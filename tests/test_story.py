@@ -93,6 +93,15 @@ def test_a_limit_that_the_policy_has_not(tmp_path: Path) -> None:
     assert states(told(without, 6))["absent-inside-retention"] is State.NOT_JUDGED
 
 
+def test_a_rule_that_is_switched_off(tmp_path: Path) -> None:
+    policy = read_policy("[rules.no-config-part]\nenabled = false\n")
+    story = told(Recorder(tmp_path).publish(of_every_kind(), policy=policy), 4)
+    said = {each.rule_id: each.said for each in story.rulings}
+
+    assert states(story)["no-config-part"] is State.NOT_JUDGED
+    assert said["no-config-part"] == "the policy has switched it off"
+
+
 def test_a_page_of_a_list(run: PublishedRun) -> None:
     story = told(run, 2, 3)
 

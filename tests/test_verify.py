@@ -370,6 +370,24 @@ def test_a_forgery_with_all_digests_is_found_by_deriving(name: str, alone: Path)
     assert said in text, text
 
 
+def test_a_good_reply_that_is_passed_over_is_pointed_at(alone: Path) -> None:
+    """To let an earlier failure count hides what Atlas said in the end."""
+    replies = pq.ParquetFile(next((alone / "evidence").glob("*.parquet"))).read().to_pylist()
+    (failed,) = [
+        row["reply_id"]
+        for row in replies
+        if row["checkpoint_id"] == ref(5).checkpoint_id and row["http_status"] == 500
+    ]
+    untouched = verify(alone)
+    found = forge(alone, "outcomes", setting(4, reply_id=failed))
+
+    assert not [said for said in untouched.rederived.said if "does not count" in said]
+    assert any(
+        said.startswith("of 1 triples a later good reply does not count: ") and str(ref(5)) in said
+        for said in found.rederived.said
+    )
+
+
 def test_forged_facts(alone: Path) -> None:
     rewrite(alone, line_count=1000)
     text = as_text(verify(alone))

@@ -1,6 +1,7 @@
 """What changed since last night: in every run, by `diff`, and by `run --fail-on new`."""
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,19 @@ def test_diff_as_json_is_what_the_run_says(night: Night) -> None:
     assert found["changes"] == changes(second)
     assert found["older"]["run_id"] == first.run.name
     assert found["newer"]["exit_code"] == 4
+
+
+def test_diff_under_rules_that_are_not_todays(night: Night) -> None:
+    """Today's rules cannot say what another version's would have said."""
+    first, second = run(night, 2), run(night, 1)
+    manifest = second.run / "manifest.json"
+    text = re.sub(r'"rules_version": ".*?"', '"rules_version": "0"', manifest.read_text("utf-8"))
+    manifest.write_text(text, "utf-8")
+    ended = night.say("diff", first.run, second.run)
+
+    assert ended.code == 0
+    assert "was judged by rules 0, and this version has" in ended.out
+    assert "became_unrestorable" in ended.out
 
 
 def test_diff_fails_on_what_is_new(night: Night) -> None:

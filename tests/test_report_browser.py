@@ -284,8 +284,11 @@ async def names(page: Page) -> list[str]:
     return seen
 
 
-async def test_clusters_are_filtered_by_words_verdict_and_status(tmp_path: Path) -> None:
-    async with opened(write(tmp_path, of_clusters(1_000)), viewport=DESK) as (page, heard):
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+async def test_clusters_are_filtered_by_words_verdict_and_status(
+    tmp_path: Path, viewport: dict[str, int]
+) -> None:
+    async with opened(write(tmp_path, of_clusters(1_000)), viewport=viewport) as (page, heard):
         text, status = page.get_by_role("searchbox"), page.get_by_role("status")
         assert len(await names(page)) == 25
         assert await status.inner_text() == "Showing 25 of 1,000."

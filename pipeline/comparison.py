@@ -8,6 +8,7 @@ doing and the rules' can be told apart; the judging itself comes in as a functio
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
+from hashlib import sha256
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.changes import (
     side_by_side,
 )
 from pipeline.errors import AuditError, InputUnusable
-from pipeline.evidence import batches_of
+from pipeline.evidence import BASE_POLICY_FILE, batches_of
 from pipeline.judgements import Judgement
 from pipeline.outcomes import Verdict
 from pipeline.policy import Policy
@@ -46,36 +47,33 @@ Rejudge = Callable[[PublishedRun], Iterator[Judgement]]
 class Side(NamedTuple):
     """One of two runs: who it is, what judged it, and where the files of a table are.
 
-    `files` raises `InputUnusable` for one that is not as it was published.
+    `judged_by` are the version of the rules and the digests of the policy and of the default that
+    it was laid over. `files` raises `InputUnusable` for one that is not as it was published.
     """
 
     run_id: str
     audit_date: date
-    rules_version: str
-    policy_sha256: str
+    judged_by: tuple[str, str, str]
     files: Callable[[str], Sequence[Path]]
-
-    def is_judged_as(self, other: "Side") -> bool:
-        """Whether the same rules and the same policy judged both."""
-        return (self.rules_version, self.policy_sha256) == (
-            other.rules_version,
-            other.policy_sha256,
-        )
 
 
 def published_side(run: PublishedRun) -> Side:
     """Give a published run to be compared."""
     told = run.manifest
-    return Side(told.run_id, told.audit_date, told.rules_version, told.policy_sha256, run.files)
+    base = next((file.sha256 for file in told.files if file.path == BASE_POLICY_FILE), "")
+    judged_by = (told.rules_version, told.policy_sha256, base)
+    return Side(told.run_id, told.audit_date, judged_by, run.files)
 
 
-def staged_side(staging: Staging, facts: RunFacts) -> Side:
+def staged_side(staging: Staging, facts: RunFacts, policy: Policy) -> Side:
     """Give a run whose tables are staged; nobody else has had hands on its files."""
 
     def files(folder: str) -> list[Path]:
         return sorted((staging.path / folder).rglob("*.parquet"))
 
-    return Side(facts.run_id, facts.audit_date, facts.rules_version, facts.policy_sha256, files)
+    base = sha256(policy.base_text.encode()).hexdigest() if policy.base_text else ""
+    judged_by = (facts.rules_version, policy.sha256, base)
+    return Side(facts.run_id, facts.audit_date, judged_by, files)
 
 
 def fails_by(policy: Policy) -> Callable[[str], bool]:
@@ -107,7 +105,7 @@ def compare(
     """
     older = published_side(run)
     comparison = _Comparison(older, newer, fails, most, tick)
-    if older.is_judged_as(newer):
+    if older.judged_by == newer.judged_by:
         return comparison.run(())
     try:
         return comparison.run(_rejudged(rejudge, run), is_rejudged=True)
@@ -116,18 +114,17 @@ def compare(
         return comparison.run((), note=note)
 
 
-def write_failing(staging: Staging, facts: RunFacts, run: PublishedRun | None) -> None:
+def write_failing(staging: Staging, newer: Side, audit_name: str, run: PublishedRun | None) -> None:
     """Write since when each failing triple of a staged run fails, going on from `run` where given.
 
     Raises `InputUnusable` where `run` cannot be read; once more without it then writes all anew.
     """
-    newer = staged_side(staging, facts)
     before = _failing_since(published_side(run)) if run else ()
-    constants = (facts.run_id, facts.audit_name, facts.audit_date)
-    with staging.table(FAILING, facts.audit_date, constants) as sink:
+    constants = (newer.run_id, audit_name, newer.audit_date)
+    with staging.table(FAILING, newer.audit_date, constants) as sink:
         for key, (now, since) in side_by_side(_standings(newer), before):
             if now is not None and now.is_failing:
-                sink.add((*key, since or facts.audit_date))
+                sink.add((*key, since or newer.audit_date))
 
 
 class _Comparison(NamedTuple):
@@ -153,7 +150,7 @@ class _Comparison(NamedTuple):
         return count.changes(
             older.run_id,
             older.audit_date.isoformat(),
-            rules_changed=not older.is_judged_as(newer),
+            rules_changed=older.judged_by != newer.judged_by,
             is_rejudged=is_rejudged,
             note=note,
         )

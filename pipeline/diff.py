@@ -11,8 +11,9 @@ from pipeline.changes import Cause, Change, ChangeKind, Changes, ClusterChange
 from pipeline.comparison import compare, fails_by, published_side
 from pipeline.derive import rejudge
 from pipeline.errors import InputUnusable
+from pipeline.evidence import policy_of
 from pipeline.judgements import Judgement
-from pipeline.policy import Policy, read_policy_file
+from pipeline.policy import Policy
 from pipeline.published import PublishedRun
 from pipeline.rules import RULES_VERSION
 
@@ -52,7 +53,7 @@ def make_diff(older: PublishedRun, newer: PublishedRun, limit: int) -> Diff:
     Raises `InputUnusable` where a table of either cannot be read, `ConfigurationWrong` where this
     version does not understand the newer one's policy.
     """
-    policy = read_policy_file(newer.file("evidence/policy.toml"))
+    policy = policy_of(newer)
     changes = compare(
         older,
         published_side(newer),

@@ -6,7 +6,6 @@ Whether the rest of the run is as it was published is another question, which `v
 
 import logging
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
@@ -165,7 +164,7 @@ def _read(path: Path) -> tuple[date | None, _Found]:
     except (InputMissing, InputUnusable) as error:
         return _told_night(path), _Damaged(path.name, str(error))
     try:
-        return run.manifest.audit_date, _Whole(run.run_id, _summary(run), _policy_name(run))
+        return run.manifest.audit_date, _Whole(run.run_id, _summary(run), run.manifest.policy_name)
     except InputUnusable as error:
         return run.manifest.audit_date, _Damaged(path.name, str(error))
 
@@ -176,16 +175,6 @@ def _summary(run: PublishedRun) -> _Summary:
         return msgspec.json.decode(path.read_bytes(), type=_Summary)
     except (OSError, msgspec.MsgspecError) as error:
         raise InputUnusable(f"{path} cannot be read: {error}", hint=AS_IT_WAS) from error
-
-
-def _policy_name(run: PublishedRun) -> str | None:
-    """The name that the run's policy gives itself; the rest of it may be of another version."""
-    path = run.file("evidence/policy.toml")
-    try:
-        name = tomllib.loads(path.read_text("utf-8")).get("name")
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputUnusable(f"{path} cannot be read: {error}", hint=AS_IT_WAS) from error
-    return name if isinstance(name, str) else None
 
 
 def _told_night(path: Path) -> date | None:

@@ -133,21 +133,22 @@ class Publisher:
     def _changes(self, facts: RunFacts, tally: Tally, staging: Staging) -> Changes | None:
         """Compare a staged run with last night's; that this cannot be done is noticed, no more."""
         policy = self._settings.policy
+        newer = staged_side(staging, facts, policy)
         try:
             run = self._folder.previous_to(facts.audit_date)
-            write_failing(staging, facts, run)
+            write_failing(staging, newer, facts.audit_name, run)
             if run is None:
                 return None
             return compare(
                 run,
-                staged_side(staging, facts),
+                newer,
                 partial(rejudge, policy=policy),
                 fails=fails_by(policy),
                 tick=lambda: self._see(None),
             )
         except (InputMissing, InputUnusable) as error:
             tally.notice(f"What changed since the previous run is not known: {error}.")
-            write_failing(staging, facts, None)
+            write_failing(staging, newer, facts.audit_name, None)
             return None
 
     def finish(self, run_id: str) -> Published:

@@ -61,6 +61,7 @@ class Manifest(msgspec.Struct, frozen=True):
     shortfalls: tuple[str, ...] = ()
     rules_version: str = ""
     policy_sha256: str = ""
+    policy_name: str | None = None
     notices: tuple[str, ...] = ()
     previous: Previous | None = None
 

@@ -190,9 +190,10 @@ def _derive_into(
 
 def _changes(run: PublishedRun, policy: Policy, facts: RunFacts, staging: Staging) -> Changes:
     """What the other policy, or today's rules, make of the run that is judged anew."""
-    write_failing(staging, facts, run)
+    newer = staged_side(staging, facts, policy)
+    write_failing(staging, newer, facts.audit_name, run)
     again = partial(rejudge, policy=policy)
-    return compare(run, staged_side(staging, facts), again, fails=fails_by(policy))
+    return compare(run, newer, again, fails=fails_by(policy))
 
 
 def _copy_discovered(run: PublishedRun, evidence: Evidence, staging: Staging, tally: Tally) -> None:

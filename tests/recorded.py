@@ -81,6 +81,7 @@ class Recorder:
         self.audit = audit
         self.folder = AuditFolder(outputs, audit)
         self.folder.prepare()
+        self.bad_line = "x,y,z,nobody"
         self._count = 0
 
     def publish(
@@ -96,7 +97,7 @@ class Recorder:
         self._count += 1
         listed = [each for page in pages for each in page]
         source = self.outputs / f"{self.audit}.csv"
-        source.write_text(_csv([*answers, *listed], more), "utf-8")
+        source.write_text(_csv([*answers, *listed], f"{self.bad_line}\n{more}"), "utf-8")
         kept = keep_input(str(source), self.folder.work)
         path = self.folder.work / f"{self._count}.journal"
         with Journal(path) as journal:
@@ -136,7 +137,7 @@ class Recorder:
 def _csv(refs: Sequence[CheckpointRef], more: str) -> str:
     lines = [f"{r.group_id},{r.cluster_name},{r.checkpoint_id},team-{r.group_id[-1]}" for r in refs]
     head = "project_id,cluster_name,checkpoint_id,owner"
-    return "\n".join([head, *lines, lines[0], "x,y,z,nobody", more]) + "\n"
+    return "\n".join([head, *lines, lines[0], more]) + "\n"
 
 
 def _record(journal: Journal, answers: Answers, pages: Sequence[Sequence[CheckpointRef]]) -> None:

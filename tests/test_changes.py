@@ -11,15 +11,19 @@ from hypothesis import strategies as st
 
 from pipeline.changes import (
     Cause,
+    Change,
     ChangeCount,
     ChangeKind,
     Changes,
+    ClusterChange,
     Key,
     Standing,
     cause_of,
     kind_of,
     side_by_side,
 )
+from pipeline.diff import ComparedRun
+from pipeline.history import Night, NightState
 from pipeline.outcomes import Verdict
 
 PASS, FAIL, ABSENT, INCONCLUSIVE = Verdict
@@ -58,6 +62,15 @@ def test_the_table_in_the_docs_is_this_one() -> None:
 
     for row in wanted:
         assert any(cells[i : i + 6] == row for i in range(len(cells))), row
+
+
+def test_the_docs_name_every_field_and_value() -> None:
+    text = (ROOT / "docs/changes.md").read_text("utf-8")
+    structs: tuple[type[msgspec.Struct], ...] = (Changes, Change, ClusterChange, ComparedRun, Night)
+    names = {name for struct in structs for name in struct.__struct_fields__}
+
+    for name in names | set(ChangeKind) | set(NightState):
+        assert re.search(rf"\b{name}\b", text), name
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.changes import Cause, ChangeKind, Changes
-from pipeline.comparison import compare, published_side, staged_side, write_failing
+from pipeline.comparison import (
+    Side,
+    compare,
+    published_side,
+    staged_side,
+    write_failing,
+)
 from pipeline.errors import InputUnusable
+from pipeline.evidence import BASE_POLICY_FILE
 from pipeline.judgements import Cluster, Finding, Judgement, Outcome
 from pipeline.outcomes import Verdict
+from pipeline.policy import Policy
 from pipeline.published import PublishedRun, read_run
 from pipeline.report.summary import RunFacts
 from pipeline.staging import Staging
@@ -21,6 +29,9 @@ from pipeline.tables import CLUSTERS, FAILING, FINDINGS, OUTCOMES, Table
 PASS, FAIL, ABSENT, INCONCLUSIVE = Verdict
 GROUP = "5f" * 12
 FIRST = date(2026, 11, 20)
+
+#: Laid over nothing.
+POLICY = Policy(text="", rules={})
 
 #: One cluster's triples, told as the verdict of each, which `*` behind it excuses.
 Told = dict[str, str]
@@ -36,6 +47,7 @@ def facts(number: int, **changes: Any) -> RunFacts:
         "started_at": at,
         "finished_at": at,
         "rules_version": "1",
+        "policy_sha256": POLICY.sha256,
     }
     counts = {name: 1 for name in RunFacts.__struct_fields__ if name.endswith("_count")}
     return RunFacts(**(known | counts | changes))
@@ -90,8 +102,12 @@ class Nights(NamedTuple):
     ) -> PublishedRun:
         known = facts(number, **changes)
         staging = self.stage(told, known, findings=findings)
-        write_failing(staging, known, before)
+        write_failing(staging, staged(staging, known), known.audit_name, before)
         return seal(staging, known)
+
+
+def staged(staging: Staging, known: RunFacts) -> Side:
+    return staged_side(staging, known, POLICY)
 
 
 def seal(staging: Staging, known: RunFacts) -> PublishedRun:
@@ -215,10 +231,10 @@ def test_a_staged_run_is_compared_as_it_will_be_published(nights: Nights) -> Non
     older = nights.publish({"a": "PASS", "b": "FAIL"})
     known = facts(1)
     staging = nights.stage({"a": "FAIL", "b": "FAIL"}, known)
-    write_failing(staging, known, older)
-    staged = compare(older, staged_side(staging, known), never)
+    newer = staged(staging, known)
+    write_failing(staging, newer, known.audit_name, older)
 
-    assert staged == diff(older, seal(staging, known))
+    assert compare(older, newer, never) == diff(older, seal(staging, known))
 
 
 def test_it_can_be_stopped(nights: Nights) -> None:
@@ -256,6 +272,21 @@ def test_rules_are_told_from_atlas(nights: Nights, changed: str) -> None:
     }
     assert changes.by_rules[ChangeKind.BECAME_UNRESTORABLE] == 1
     assert changes.by_rules[ChangeKind.RECOVERED] == 1
+
+
+def test_another_default_under_the_same_policy(nights: Nights) -> None:
+    """A policy's text says only what is not as in the default that it is laid over."""
+    policy = Policy(text="", base_text="severity", rules={})
+    older, known = nights.publish({"a": "PASS"}), facts(1)
+    staging = nights.stage({"a": "FAIL"}, known)
+    newer = staged_side(staging, known, policy)
+    write_failing(staging, newer, known.audit_name, older)
+    changes = compare(older, newer, lambda _: iter([judgement({"a": "FAIL"})]))
+    assert changes.by_rules[ChangeKind.BECAME_UNRESTORABLE] == 1
+
+    staging.write(BASE_POLICY_FILE, policy.base_text)
+    published = seal(staging, known)
+    assert published_side(published).judged_by == newer.judged_by
 
 
 def test_evidence_that_cannot_be_judged_again_is_said(nights: Nights) -> None:

@@ -15,16 +15,17 @@ from pipeline.demo import EXPECTED, EXPECTED_FINDINGS, Comparison
 from pipeline.errors import ProgramFault
 from pipeline.findings import judge
 from pipeline.judgements import Judgement
-from pipeline.outcomes import Answer, microseconds
+from pipeline.outcomes import Answer, Failure, FailureKind, microseconds
 from pipeline.policy import default_policy
 from pipeline.rules import RULES
-from pipeline.simulator import Fleet
+from pipeline.simulator import FaultPlan, Fleet
 from pipeline.simulator.fleet import AS_OF, COLUMNS, Triple, cells
 from pipeline.simulator.stories import STORIES
 
 #: A day after the fleets' newest checkpoints, so that the longest run of one has ended.
 ASKED = AS_OF + timedelta(days=1)
 POLICY = default_policy()
+LOST = Failure(FailureKind.SERVER_ERROR, 500)
 
 #: The rules of which the default policy has no threshold, or one that everything keeps.
 NOT_JUDGED = {
@@ -56,20 +57,26 @@ def reply_to(fleet: Fleet, triple: Triple) -> Reply:
     return Reply(200, ASKED, ASKED, {}, msgspec.json.encode(fleet.body(found)))
 
 
-def answer_of(fleet: Fleet, line: int, triple: Triple) -> Answer:
+def answer_of(fleet: Fleet, plan: FaultPlan, line: int, triple: Triple) -> Answer:
     """What an audit learns of a triple, with the labels that its line carries."""
     ref = CheckpointRef(triple.group_id, triple.cluster_name, triple.checkpoint_id)
-    named = dict(zip(COLUMNS, cells(triple, triple.expected_verdict), strict=True))
+    verdict = plan.expected(triple)
+    named = dict(zip(COLUMNS, cells(triple, verdict), strict=True))
     labels = msgspec.json.encode({name: named[name] for name in COLUMNS[3:]}).decode()
-    found = read_reply(ref, reply_to(fleet, triple))
+    is_lost = verdict != triple.expected_verdict
+    found = LOST if is_lost else read_reply(ref, reply_to(fleet, triple))
     return Answer(ref, line, labels, found, 1, "get", microseconds(ASKED), line, "ab" * 32)
 
 
 @cache
 def judged(name: str) -> list[Judgement]:
     """Every cluster of a fleet, judged by the default policy."""
-    fleet = FLEETS[name]
-    answers = [answer_of(fleet, line, one) for line, one in enumerate(fleet.triples(), 2)]
+    return judged_under(FLEETS[name], FaultPlan.none())
+
+
+def judged_under(fleet: Fleet, plan: FaultPlan) -> list[Judgement]:
+    """The same where some of it cannot be learned."""
+    answers = [answer_of(fleet, plan, line, one) for line, one in enumerate(fleet.triples(), 2)]
     answers.sort(key=lambda answer: answer.ref)
     clusters = groupby(answers, key=lambda one: (one.ref.group_id, one.ref.cluster_name))
     return [judge(list(cluster), POLICY, ASKED) for _, cluster in clusters]
@@ -81,6 +88,20 @@ def test_everything_planted_is_found_and_nothing_else(name: str) -> None:
     for judgement in judged(name):
         comparison.check(judgement)
 
+    assert comparison.planted > 0
+    assert (comparison.precision, comparison.recall) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_what_cannot_be_learned_changes_nothing_else(seed: int) -> None:
+    """Lasting faults of checkpoints and whole projects: of the rest just what was planted."""
+    fleet = Fleet.seeded(seed=seed, projects=5, clusters=3, checkpoints=30)
+    comparison = Comparison()
+    judgements = judged_under(fleet, FaultPlan.nightly(fleet, seed))
+    for judgement in judgements:
+        comparison.check(judgement)
+
+    assert any(judgement.cluster.inconclusive_count for judgement in judgements)
     assert comparison.planted > 0
     assert (comparison.precision, comparison.recall) == (1.0, 1.0)
 

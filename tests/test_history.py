@@ -20,6 +20,7 @@ from pipeline.history import (
     as_text,
     read_history,
 )
+from pipeline.published import sha256_of
 from tests import nights
 from tests.nights import NO_FAULTS, facts
 
@@ -31,7 +32,6 @@ def publish(outputs: Path, night: str, number: int = 0, **changes: Any) -> Path:
     """Lay down as much of a run as a history reads."""
     run_id = f"{night.replace('-', '')}T030000Z-nightly-00000{number}"
     path = outputs / "nightly" / "runs" / run_id
-    (path / "evidence").mkdir(parents=True)
     (path / "outcomes" / f"dt={night}").mkdir(parents=True)
     at = datetime.fromisoformat(f"{night}T03:00:00+00:00") + timedelta(hours=number)
     facts = {
@@ -43,6 +43,7 @@ def publish(outputs: Path, night: str, number: int = 0, **changes: Any) -> Path:
         "finished_at": (at + timedelta(minutes=5)).isoformat(),
         "rules_version": "7",
         "policy_sha256": "abcdef0123456789",
+        "policy_name": "strict",
         **dict.fromkeys(("base_url", "input_source", "input_sha256", "credential_id"), "-"),
         "triple_count": 10,
     }
@@ -56,16 +57,12 @@ def publish(outputs: Path, night: str, number: int = 0, **changes: Any) -> Path:
         **changes,
     }
     (path / "summary.json").write_bytes(msgspec.json.encode(summary))
-    (path / "evidence/policy.toml").write_text('name = "strict"\n', "utf-8")
     seal(path, {**facts, "complete": summary["complete"], "exit_code": summary["exit_code"]})
     return path
 
 
 def seal(path: Path, facts: dict[str, Any]) -> None:
-    from pipeline.published import sha256_of
-
-    names = ("summary.json", "evidence/policy.toml")
-    files = [{"path": name, "sha256": sha256_of(path / name)} for name in names]
+    files = [{"path": "summary.json", "sha256": sha256_of(path / "summary.json")}]
     (path / "manifest.json").write_bytes(msgspec.json.encode({**facts, "files": files}))
 
 
@@ -187,7 +184,7 @@ def test_what_a_row_says(tmp_path: Path) -> None:
 # --- what is damaged ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "summary.json", "evidence/policy.toml"])
+@pytest.mark.parametrize("name", ["manifest.json", "summary.json"])
 @pytest.mark.parametrize("harm", ["cut", "gone"])
 def test_a_damaged_run_is_named(name: str, harm: str, tmp_path: Path) -> None:
     """Not left out: its folder still tells the night."""

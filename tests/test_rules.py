@@ -2,7 +2,9 @@
 
 import hashlib
 import random
+import sys
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import msgspec
@@ -355,6 +357,48 @@ def test_missing_shards_are_found_in_one_pass(length: int) -> None:
     assert [index for index, _, _ in found] == [*range(1, length - 1)]
     assert {count for _, count, _ in found} == {1}
     assert Counted.looked_up <= 10 * len(names) * length
+
+
+def steps(answers: list[Answer]) -> int:
+    """How many steps of the interpreter it takes to judge a cluster."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        judged(answers)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+LARGE: dict[str, list[Found]] = {
+    "healthy": [healthy()],
+    "one shard missing in every second": [shards("ab"), shards("a")],
+    "another shard each time": [shards("abc"), shards("ab"), shards("bc"), shards("ca")],
+    "half of them long": [ran(0), ran(99)],
+    "half of them ahead of time": [healthy(), healthy(started=NOON + DAY, completed=NOON + DAY)],
+    "half of them not known": [healthy(), THROTTLED],
+    "half of them absent": [healthy(), ABSENT],
+    "all of them sick": [healthy(restorable=False, parts=(A, A, part("b", type_name="MONGOS")))],
+}
+
+
+@pytest.mark.parametrize("what", LARGE)
+def test_judging_takes_steps_in_proportion(what: str) -> None:
+    """Four times the checkpoints take four times the steps, and not sixteen times."""
+    few, many = (
+        steps(answers_of([*LARGE[what] * (length // len(LARGE[what]))])) for length in (60, 240)
+    )
+
+    assert few > 0
+    assert many < 5 * few
 
 
 # --- laws ---------------------------------------------------------------------------------------

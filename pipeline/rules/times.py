@@ -15,10 +15,8 @@ from pipeline.rules.rule import MANUAL, PAGE, Objection, Objections, rule
 _SAMPLES = "the samples that MongoDB publishes"
 _RUN = f"{PAGE}: started and completed are when the balancer stopped and restarted"
 
-#: A run time is unusual from so many others on, beyond so many times their median, and beyond so
-#: long. A median of few says little; ten times it is no slow growth; and where runs take no second,
-#: as in the published samples, any time is many times the median: up to ten minutes a balancer may
-#: be waiting for a chunk that moves.
+#: What a run time is compared with: how many others at least, how many times their median, and how
+#: long it may be in any case.
 _UNUSUAL_AMONG = 5
 _UNUSUAL_TIMES = 10
 _UNUSUAL_BEYOND = timedelta(minutes=10)
@@ -76,7 +74,12 @@ def run_time_too_long(listed: Listed) -> Objections:
     source=f"{_SAMPLES}: they complete in the second in which they start",
 )
 def run_time_unusual(listed: Listed) -> Objections:
-    """More than ten times the median of at least five others, and more than ten minutes."""
+    """More than ten times the median of at least five others, and more than ten minutes.
+
+    A median of fewer says little, and ten times it is no slow growth. Where runs take no second, as
+    in the published samples, any time is many times the median: up to ten minutes a balancer may be
+    waiting for a chunk that moves.
+    """
     if len(listed.run_times) <= _UNUSUAL_AMONG:
         return
     ordered = sorted(run_time for _, run_time in listed.run_times)
@@ -98,7 +101,10 @@ def run_time_unusual(listed: Listed) -> Objections:
     source=f"{MANUAL}: a token is written to every shard while the balancer stands still",
 )
 def token_spread(listed: Listed) -> Objections:
-    """The further apart the tokens, the less the shards are of one moment."""
+    """The further apart the tokens, the less the shards are of one moment.
+
+    From the first to the last of those that have a date.
+    """
     limit = listed.thresholds.token_spread
     if limit is None:
         return
@@ -141,7 +147,11 @@ def token_distance(listed: Listed) -> Objections:
     source="the time at which the reply had arrived, and five minutes between two clocks",
 )
 def clock_in_future(listed: Listed) -> Objections:
-    """A clock was wrong, so nobody knows which moment it restores to."""
+    """A clock was wrong, so nobody knows which moment it restores to.
+
+    Later than its own reply by more than five minutes, which two clocks may be apart. Whatever the
+    policy makes of it, its `timestamp` is no restorable point of the cluster.
+    """
     replied = [answer.fetched_at for answer in listed.answers if answer.fetched_at is not None]
     if not replied or not _has_later(listed, moment(min(replied)) + CLOCK_TOLERANCE):
         return

@@ -168,7 +168,7 @@ def _came_or_went(before: Verdict | None, after: Verdict | None) -> ChangeKind |
 
 
 #: Kinds that say a verdict turned into another one.
-_TURNS = frozenset(
+TURNS = frozenset(
     {
         ChangeKind.BECAME_UNRESTORABLE,
         ChangeKind.NEWLY_INCONCLUSIVE,
@@ -184,9 +184,9 @@ def cause_of(before: Verdict | None, rejudged: Verdict | None, after: Verdict | 
     The rules did where they alone turn the verdict: today's judge the older answer otherwise, and
     from there to `after` nothing turned. `rejudged` is None where that is not known.
     """
-    if rejudged is None or rejudged is before or kind_of(before, after) not in _TURNS:
+    if rejudged is None or rejudged is before or kind_of(before, after) not in TURNS:
         return Cause.ATLAS
-    return Cause.ATLAS if kind_of(rejudged, after) in _TURNS else Cause.RULES
+    return Cause.ATLAS if kind_of(rejudged, after) in TURNS else Cause.RULES
 
 
 def side_by_side(*streams: Iterable[tuple[Key, Any]]) -> Iterator[tuple[Key, list[Any]]]:

@@ -3,6 +3,8 @@
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import msgspec
+
 from pipeline.changes import Cause, Change, ChangeKind, Changes, ClusterChange
 from pipeline.errors import MEANINGS, ExitCode
 from pipeline.excuses import WaiverState, WaiverUse
@@ -183,12 +185,13 @@ def changes(text: str = "") -> Changes:
         Cause.RULES,
         text or "2026-11-20",
     )
+    turned = msgspec.structs.replace(change, kind=ChangeKind.BECAME_UNRESTORABLE)
     return Changes(
         since_run_id=text or "the-run-before",
         since_audit_date=text or "2026-11-22",
         counts=counts,
         by_rules={ChangeKind.BECAME_UNRESTORABLE: 1},
-        shown=(change, change),
+        shown=(change, turned),
         left_out=41,
         rules_changed=True,
         is_rejudged=True,

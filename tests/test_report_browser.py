@@ -45,6 +45,9 @@ ARGUMENTS = (
 )
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 PHONE = {"width": 390, "height": 844}
+#: A4 between Chromium's margins, in its pixels.
+PAPER = {"width": 718, "height": 1046}
+TABLET = {"width": 800, "height": 1000}
 DESK = {"width": 1280, "height": 900}
 
 #: Every element with text of its own → [text, contrast with what lies behind it].
@@ -142,7 +145,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+@pytest.mark.parametrize("viewport", [PHONE, TABLET, DESK], ids=["phone", "tablet", "desk"])
 async def test_it_is_silent_asks_for_nothing_and_fits(
     report: Path, viewport: dict[str, int]
 ) -> None:
@@ -182,7 +185,7 @@ async def test_a_row_stays_a_row_when_a_phone_shows_it_as_a_card(report: Path) -
 
 
 async def test_paper_shows_what_the_screen_folds_away(report: Path) -> None:
-    async with opened(report, viewport=DESK) as (page, _):
+    async with opened(report, viewport=PAPER) as (page, _):
         folded = page.locator("details tr").first
         assert not await folded.is_visible()
 
@@ -191,6 +194,8 @@ async def test_paper_shows_what_the_screen_folds_away(report: Path) -> None:
 
         assert await folded.is_visible()
         assert paper == "rgb(255, 255, 255)"
+        assert await page.evaluate("document.documentElement.scrollWidth") <= PAPER["width"]
+        assert await page.locator("#cluster-table thead").is_visible()
         assert await page.locator(".off").first.is_visible()
         assert not await page.locator(".controls").first.is_visible()
         assert not await page.locator("nav").is_visible()
@@ -284,8 +289,11 @@ async def names(page: Page) -> list[str]:
     return seen
 
 
-async def test_clusters_are_filtered_by_words_verdict_and_status(tmp_path: Path) -> None:
-    async with opened(write(tmp_path, of_clusters(1_000)), viewport=DESK) as (page, heard):
+@pytest.mark.parametrize("viewport", [PHONE, DESK], ids=["phone", "desk"])
+async def test_clusters_are_filtered_by_words_verdict_and_status(
+    tmp_path: Path, viewport: dict[str, int]
+) -> None:
+    async with opened(write(tmp_path, of_clusters(1_000)), viewport=viewport) as (page, heard):
         text, status = page.get_by_role("searchbox"), page.get_by_role("status")
         assert len(await names(page)) == 25
         assert await status.inner_text() == "Showing 25 of 1,000."

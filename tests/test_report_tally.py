@@ -1,5 +1,6 @@
 """The tally: counts that obey the laws, an answer in a word, lists that are bounded."""
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -12,14 +13,18 @@ from hypothesis import strategies as st
 from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
 from pipeline.errors import ExitCode, ProgramFault
 from pipeline.findings import judge
-from pipeline.judgements import Judgement
+from pipeline.judgements import Judgement, RpoStatus
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import default_policy
 from pipeline.report.advice import ADVICE
-from pipeline.report.summary import RunFacts, Summary
+from pipeline.report.summary import OwnerCount, RuleCount, RunFacts, Summary
 from pipeline.report.tally import (
+    LABEL_CHARS,
+    REASON_CHARS,
     SHOWN_CLUSTERS,
+    SHOWN_LABELS,
     SHOWN_NOTICES,
+    SHOWN_OWNERS,
     SHOWN_ROWS,
     STATEMENTS,
     Tally,
@@ -532,3 +537,78 @@ def test_only_codes_of_published_runs_are_given() -> None:
         ExitCode.INCOMPLETE,
         ExitCode.OPEN_AND_INCOMPLETE,
     }
+
+
+# --- what a page is told besides counts ---
+
+
+def test_findings_are_counted_by_owner_and_the_rest_together() -> None:
+    """A column that names owners may hold anything: five are named, the others are counted."""
+    owned = [
+        msgspec.structs.replace(judged([FAILED], cluster=f"c-{n}"), owner=f"team-{min(n, 7)}")
+        for n in range(10)
+    ]
+    rule = rules(summary_of(*owned))["restorable-false"]
+
+    assert rule.owners[0] == OwnerCount("team-7", 3)
+    assert len(rule.owners) == SHOWN_OWNERS
+    assert sum(one.count for one in rule.owners) + rule.owners_left_out == rule.count == 10
+
+
+def test_waived_findings_and_rules_that_fail_nothing_are_told_apart() -> None:
+    judgement = judged([FAILED, FAILED])
+    first, *others = judgement.findings
+    waived = msgspec.structs.replace(first, waiver_id="W-1")
+    softened = {**POLICY.rules}
+    softened["restorable-false"] = msgspec.structs.replace(
+        softened["restorable-false"], fails=False
+    )
+    tally = Tally(msgspec.structs.replace(POLICY, rules=softened))
+    tally.add(msgspec.structs.replace(judgement, findings=(waived, *others)))
+    rule = rules(tally.summary(facts(tally), ()))["restorable-false"]
+
+    assert (rule.count, rule.waived_count, rule.fails) == (2, 1, False)
+
+
+def test_among_clusters_of_one_verdict_those_without_a_point_come_first() -> None:
+    statuses = [RpoStatus.WITHIN, RpoStatus.NOT_JUDGED, RpoStatus.EXCEEDED, RpoStatus.NO_POINT]
+    clusters = [
+        msgspec.structs.replace(judged([PASSED], cluster=status), rpo_status=status, owner="o")
+        for status in statuses
+    ]
+    shown = summary_of(*clusters).clusters
+
+    assert [cluster.rpo_status for cluster in shown] == statuses[::-1]
+    assert {cluster.owner for cluster in shown} == {"o"}
+
+
+def test_text_of_others_is_cut_and_its_end_is_seen() -> None:
+    """The tables have all of it; a summary has as much as a page can bear."""
+    wide = {f"{n}{'k' * 300}": "v" * 300 for n in range(50)}
+    failure = Failure(FailureKind.CHECKPOINT_ABSENT, 404, "CODE", "d" * 1000)
+    judgement = judged([failure])
+    outcome = msgspec.structs.replace(judgement.outcomes[0], labels=json.dumps(wide))
+    told = msgspec.structs.replace(judgement, outcomes=(outcome,), owner="o" * 300)
+    summary = summary_of(told)
+    (row,) = summary.absent.shown
+
+    assert len(row.labels) == SHOWN_LABELS
+    assert {len(text) for pair in row.labels.items() for text in pair} == {LABEL_CHARS}
+    assert [len(reason) for reason in row.reasons] == [REASON_CHARS]
+    assert row.reasons[0].endswith("d…")
+    assert len(summary.clusters[0].owner) == LABEL_CHARS
+
+
+def test_the_policy_is_told_in_short() -> None:
+    thresholds = msgspec.structs.replace(POLICY.thresholds, rpo_age=timedelta(hours=6), gap=None)
+    tally = Tally(msgspec.structs.replace(POLICY, name="strict", thresholds=thresholds))
+    told = tally.summary(facts(tally), ()).policy
+
+    assert told is not None
+    assert told.name == "strict"
+    assert told.thresholds["rpo_age"] == 21_600.0
+    assert "gap" not in told.thresholds
+
+
+def rules(summary: Summary) -> dict[str, RuleCount]:
+    return {rule.rule_id: rule for rule in summary.rules}

@@ -1,5 +1,6 @@
 """What to do: the summary turned into a list of things for people, the most urgent first."""
 
+from collections import Counter
 from collections.abc import Iterator
 
 import msgspec
@@ -57,11 +58,12 @@ def _open(rule: RuleCount) -> int:
 
 def _about_clusters(rule: RuleCount, summary: Summary) -> Action:
     so = sentence(rule.title.replace("`", "").rstrip("."))
-    names = [
-        finding.cluster_name
+    found = [
+        finding
         for finding in summary.cluster_findings
         if finding.rule_id == rule.rule_id and finding.waiver_id is None
     ]
+    names = _told_apart([(finding.cluster_name, finding.group_id) for finding in found])
     named = f"See to these first: {_first(names, _open(rule))}"
     return Action(plural(_open(rule), "cluster"), so, named, "clusters", _who(rule.owners))
 
@@ -77,6 +79,12 @@ def _about_checkpoints(count: int, rules: list[RuleCount]) -> Action:
 def _about_kind(kind: KindCount, count: int) -> Action:
     advice = sentence(kind.advice)
     return Action(plural(count, "triple"), sentence(kind.meaning), advice, kind.verdict.lower())
+
+
+def _told_apart(clusters: list[tuple[str, str]]) -> list[str]:
+    """Name clusters, with their project where several share a name."""
+    shared = Counter(name for name, _ in clusters)
+    return [f"{name} of {project}" if shared[name] > 1 else name for name, project in clusters]
 
 
 def _first(names: list[str], count: int) -> str:

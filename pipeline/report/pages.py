@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from pipeline.changes import Cause, ChangeKind
+from pipeline.changes import TURNS, Cause, ChangeKind
 from pipeline.errors import ExitCode
 from pipeline.excuses import WaiverState
 from pipeline.judgements import RpoStatus
@@ -167,6 +167,7 @@ def _names(summary: Summary) -> dict[str, Any]:
         "rpo_order": {status: place for place, status in enumerate(RPO_WORDS)},
         "change_words": CHANGE_WORDS,
         "cause_words": CAUSE_WORDS,
+        "turns": TURNS,
         "waiver_words": WAIVER_WORDS,
         "data": DATA,
         "open_rows": OPEN_ROWS,

@@ -34,3 +34,15 @@ def as_duration(duration: timedelta) -> str:
         if duration and not duration % one:
             return f"{duration // one}{unit}"
     return f"{duration // timedelta(seconds=1)}s"
+
+
+def in_units(duration: timedelta) -> str:
+    """Write a duration exactly, in all its units: 4d 11h 53m 30.5s."""
+    if duration < timedelta(0):
+        return f"-{in_units(-duration)}"
+    minutes, seconds = divmod(duration, timedelta(minutes=1))
+    counts = {"d": minutes // 1440, "h": minutes // 60 % 24, "m": minutes % 60}
+    said = [f"{count}{unit}" for unit, count in counts.items() if count]
+    if seconds or not said:
+        said.append(f"{seconds.total_seconds():.6f}".rstrip("0").rstrip(".") + "s")
+    return " ".join(said)

@@ -189,12 +189,12 @@ SAID: list[tuple[str, Checkpoint, str]] = [
     (
         "completed-before-started",
         healthy(completed=at(-10)),
-        "it completed before it started | 0:10:00 before | not before",
+        "it completed before it started | 10m before | not before",
     ),
     (
         "token-distance",
         healthy(timestamp=at(-20)),
-        "a token is dated further from its timestamp than allowed | 0:20:00 | at most 0:15:00",
+        "a token is dated further from its timestamp than allowed | 20m | at most 15m",
     ),
     (
         "clock-in-future",
@@ -218,7 +218,7 @@ SAID_OF_CLUSTERS: list[tuple[str, dict[str, Any], str]] = [
         stands(points=_GAPS, gap=HOUR),
         (
             "2 gaps between restorable points are longer than allowed, the longest from "
-            f"{at(-200).isoformat()} to {at(-100).isoformat()} | 1:40:00 | at most 1:00:00"
+            f"{at(-200).isoformat()} to {at(-100).isoformat()} | 1h 40m | at most 1h"
         ),
     ),
     (
@@ -226,7 +226,7 @@ SAID_OF_CLUSTERS: list[tuple[str, dict[str, Any], str]] = [
         stands(points=_GAPS, rpo_age=HOUR, as_of=at(61)),
         (
             "the newest restorable point among those listed is older than allowed | "
-            "1:01:00 old | at most 1:00:00"
+            "1h 1m old | at most 1h"
         ),
     ),
     (

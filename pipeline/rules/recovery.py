@@ -9,6 +9,7 @@ seen after `started`.
 from bisect import bisect_left
 from datetime import datetime, timedelta
 
+from pipeline.durations import in_units
 from pipeline.judgements import RpoStatus
 from pipeline.outcomes import Verdict
 from pipeline.rules.rule import PAGE, Objection, Objections, rule
@@ -72,12 +73,14 @@ def rpo_age(standing: Standing) -> Objections:
     moment leave the cluster without a point that is known: that is objected to as well.
     """
     limit, age = standing.thresholds.rpo_age, standing.age
-    if rpo_status(standing) is RpoStatus.EXCEEDED:
+    if limit is None:
+        return
+    if age is not None and rpo_status(standing) is RpoStatus.EXCEEDED:
         message = "the newest restorable point among those listed is older than allowed"
-        yield Objection(None, message, f"{age} old", f"at most {limit}")
-    elif limit is not None and _passes_without_point(standing):
+        yield Objection(None, message, f"{in_units(age)} old", f"at most {in_units(limit)}")
+    elif _passes_without_point(standing):
         message = "no restorable checkpoint among those listed says which moment it restores to"
-        yield Objection(None, message, "no timestamp", f"one at most {limit} old")
+        yield Objection(None, message, "no timestamp", f"one at most {in_units(limit)} old")
 
 
 def rpo_status(standing: Standing) -> RpoStatus:
@@ -136,8 +139,8 @@ def rpo_gap(standing: Standing) -> Objections:
             None,
             f"{len(gaps)} gaps between restorable points are longer than allowed, the longest "
             f"from {earlier.isoformat()} to {later.isoformat()}",
-            f"{longest}",
-            f"at most {limit}",
+            in_units(longest),
+            f"at most {in_units(limit)}",
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from pipeline.checkpoints import Checkpoint
+from pipeline.durations import in_units
 from pipeline.outcomes import moment
 from pipeline.rules.listed import CLOCK_TOLERANCE, Listed, token_dates
 from pipeline.rules.rule import MANUAL, PAGE, Objection, Objections, rule
@@ -42,9 +43,8 @@ def completed_before_started(listed: Listed) -> Objections:
     """Equal is normal, before is not."""
     for place, run_time in listed.run_times:
         if run_time < timedelta():
-            yield Objection(
-                place, "it completed before it started", f"{-run_time} before", "not before"
-            )
+            seen = f"{in_units(-run_time)} before"
+            yield Objection(place, "it completed before it started", seen, "not before")
 
 
 @rule(
@@ -63,7 +63,7 @@ def run_time_too_long(listed: Listed) -> Objections:
     for place, run_time in listed.run_times:
         if run_time > limit:
             message = "the time from its start to its completion is longer than allowed"
-            yield Objection(place, message, f"{run_time}", f"at most {limit}")
+            yield Objection(place, message, in_units(run_time), f"at most {in_units(limit)}")
 
 
 @rule(
@@ -89,8 +89,8 @@ def run_time_unusual(listed: Listed) -> Objections:
     for place, run_time in listed.run_times:
         if run_time > limit:
             message = "it took much longer than the cluster's other checkpoints"
-            seen = f"{run_time}, their median is {median}"
-            yield Objection(place, message, seen, f"at most {limit}")
+            seen = f"{in_units(run_time)}, their median is {in_units(median)}"
+            yield Objection(place, message, seen, f"at most {in_units(limit)}")
 
 
 @rule(
@@ -112,7 +112,7 @@ def token_spread(listed: Listed) -> Objections:
         spread = token.last - token.first
         if spread > limit:
             message = "the tokens of its parts lie further apart than allowed"
-            yield Objection(token.place, message, f"{spread}", f"at most {limit}")
+            yield Objection(token.place, message, in_units(spread), f"at most {in_units(limit)}")
 
 
 @rule(
@@ -134,7 +134,7 @@ def token_distance(listed: Listed) -> Objections:
         distance = max(timestamp - first, last - timestamp)
         if distance > limit:
             message = "a token is dated further from its timestamp than allowed"
-            yield Objection(place, message, f"{distance}", f"at most {limit}")
+            yield Objection(place, message, in_units(distance), f"at most {in_units(limit)}")
 
 
 @rule(

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeline import __version__
-from pipeline.intact import Trust
 from pipeline.rules import RULES_VERSION
 from pipeline.verify import verify
+from pipeline.verify.intact import Trust
 from tests import golden
 from tests.durability import table
 

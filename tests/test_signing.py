@@ -9,10 +9,10 @@ import pytest
 
 from pipeline import signing
 from pipeline.errors import ConfigurationWrong
-from pipeline.intact import Trust
 from pipeline.published import PublishedRun
 from pipeline.signing import SignatureWrong, Signer, check_signer, fingerprint, signature_of
 from pipeline.verify import verify
+from pipeline.verify.intact import Trust
 from tests.nights import Night
 from tests.recorded import Recorder, of_every_kind
 

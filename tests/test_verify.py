@@ -12,12 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import intact
 from pipeline.errors import InputMissing
-from pipeline.intact import SUMS, Trust
 from pipeline.published import PublishedRun, find_folder, read_run, sha256_of
 from pipeline.signing import Signer
-from pipeline.verify import Verification, as_text, verify
+from pipeline.verify import Verification, as_text, intact, verify
+from pipeline.verify.intact import SUMS, Trust
 from tests.durability import Starter
 from tests.recorded import Answers, Recorder, good, of_every_kind, ref
 

@@ -44,10 +44,10 @@ def verify(
     Ends with 0 where it is sound, and with 1 where it is not.
     """
     from pipeline import talk
-    from pipeline.intact import Trust
     from pipeline.published import find_folder
     from pipeline.tables import only_write
     from pipeline.verify import verify as verified
+    from pipeline.verify.intact import Trust
 
     talk.set_up(log_format=log_format, quiet=quiet)
     only_write()

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import AuditError
-from pipeline.intact import Answer, Trust, answer_of, is_intact
 from pipeline.published import read_run
-from pipeline.rederived import is_rederived
+from pipeline.verify.intact import Answer, Trust, answer_of, is_intact
+from pipeline.verify.rederived import is_rederived
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,11 +18,9 @@ from typing import Any, TextIO, cast
 import msgspec
 import pyarrow.parquet as pq
 
-from pipeline.agreement import KEYS, Compared, ComparedText, Problems
 from pipeline.derive import Rows, derive, facts_of
 from pipeline.errors import AuditError, InputUnusable
 from pipeline.evidence import POLICY_FILE, Evidence, policy_of, reading
-from pipeline.intact import Answer, answer_of
 from pipeline.intake import KeptInput, load_input
 from pipeline.journal import Answered, Batch, Journal, StoredReply
 from pipeline.outcomes import FailureKind
@@ -33,6 +31,8 @@ from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUNS, SCHEMA_VERSION, Table
 from pipeline.triples import BadLine, Header
+from pipeline.verify.agreement import KEYS, Compared, ComparedText, Problems
+from pipeline.verify.intact import Answer, answer_of
 
 #: What hangs on the version of the rules: whole tables, and columns of the others.
 _JUDGED_TABLES = frozenset({CLUSTERS.name, FINDINGS.name})

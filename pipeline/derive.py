@@ -25,6 +25,7 @@ from pipeline.findings import judge
 from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.judgements import Judgement
 from pipeline.listing import Entry, read_page
+from pipeline.notices import announcements, clocks_apart
 from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
 from pipeline.published import AS_IT_WAS, PublishedRun
@@ -45,9 +46,6 @@ from pipeline.tables import (
 )
 from pipeline.transport import is_loopback
 from pipeline.triples import BadLine, Header
-
-#: Headers by which Atlas announces that the operation will go.
-_ANNOUNCEMENTS = ("deprecation", "sunset")
 
 
 class Collected(Protocol):
@@ -179,12 +177,17 @@ def derive(
 
 def _keep_evidence(batches: Iterable[Batch], tables: "_Tables", tally: Tally) -> Iterator[Answered]:
     """Give what is answered; on the way every reply goes into the evidence."""
+    apart = ""
     for batch in batches:
         tables.add_replies(batch.replies)
+        apart = apart or clocks_apart(batch.replies)
         for row in batch.answered:
             if row.reply is not None:
-                _notice_announcements(row.reply, tally)
+                for said in announcements(row.reply):
+                    tally.notice(said)
             yield row
+    if apart:
+        tally.notice(apart)
 
 
 def _by_cluster(answered: Iterable[Answered]) -> Iterator[list[Answer]]:
@@ -234,14 +237,6 @@ def _entries(page: StoredReply) -> tuple[Entry, ...]:
     """The items of a page, which answer one triple after the other."""
     entries = read_page(page.reply())
     return () if isinstance(entries, Failure) else entries
-
-
-def _notice_announcements(stored: StoredReply, tally: Tally) -> None:
-    if stored.failure_kind is not None:
-        return
-    for header in _ANNOUNCEMENTS:
-        if header in stored.headers and (said := stored.reply().headers.get(header)):
-            tally.notice(f"Atlas announces {header} of this operation: {said}")
 
 
 class _Tables:

@@ -175,6 +175,18 @@ def _clock(later: timedelta) -> None:
     put(Audit, "__init__", set_clock)
 
 
+def slow_clock() -> None:
+    """Replies arrive two hours before they were sent, by the clock of the machine."""
+    from pipeline.transport import HttpTransport
+
+    begin = HttpTransport.__init__
+
+    def set_clock(transport: HttpTransport, *args: Any, **more: Any) -> None:
+        begin(transport, *args, **more, wall=lambda: datetime.now(UTC) - timedelta(hours=2))
+
+    put(HttpTransport, "__init__", set_clock)
+
+
 def of_another_version() -> None:
     import pipeline.unfinished
 

@@ -199,7 +199,7 @@ SAID: list[tuple[str, Checkpoint, str]] = [
     (
         "clock-in-future",
         healthy(started=at(7), completed=at(8)),
-        f"a time in it lies in the future | {at(8).isoformat()} | until {NOON.isoformat()}",
+        f"a time in it lies in the future | {at(8).isoformat()} | no time later than its own reply",
     ),
 ]
 LISTS: list[tuple[list[str], str]] = [

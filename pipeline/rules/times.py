@@ -14,6 +14,7 @@ from pipeline.rules.listed import CLOCK_TOLERANCE, Listed, token_dates
 from pipeline.rules.rule import MANUAL, PAGE, Objection, Objections, rule
 
 _SAMPLES = "the samples that MongoDB publishes"
+_IN_TIME = "no time later than its own reply"
 _RUN = f"{PAGE}: started and completed are when the balancer stopped and restarted"
 
 #: What a run time is compared with: how many others at least, how many times their median, and how
@@ -160,7 +161,7 @@ def clock_in_future(listed: Listed) -> Objections:
         latest = max(_times(checkpoint), default=None)
         if at is not None and latest is not None and latest > at + CLOCK_TOLERANCE:
             message = "a time in it lies in the future"
-            yield Objection(place, message, latest.isoformat(), f"until {at.isoformat()}")
+            yield Objection(place, message, latest.isoformat(), _IN_TIME)
 
 
 def _has_later(listed: Listed, limit: datetime) -> bool:

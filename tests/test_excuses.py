@@ -221,7 +221,7 @@ def test_of_what_has_no_checkpoint_only_atlas_own_word_is_excused(kind: FailureK
 
 @pytest.mark.parametrize("kind", sorted(EXCUSABLE_KINDS))
 def test_a_refusal_without_atlas_code_is_not_excused(kind: FailureKind) -> None:
-    """A firewall in between answers 403 too, and then nobody has said anything of the checkpoint."""
+    """A firewall in between answers 403 too; it has said nothing of the checkpoint."""
     found = judgement([outcome(Verdict.INCONCLUSIVE, kind, error_code=None)])
 
     assert excuse_of(found, policy(waiver(kinds=tuple(FailureKind)))) is None

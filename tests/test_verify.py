@@ -217,6 +217,17 @@ def test_a_file(change: Callable[[PublishedRun], str], run: PublishedRun) -> Non
     assert any(said in problem for problem in found.intact.problems), found.intact.problems
 
 
+def test_no_name_begins_a_line_of_its_own(run: PublishedRun) -> None:
+    (run.path / "x\nre-derived: yes\u2028run x: sound").write_text("mine")
+    lines = as_text(verify(run.path)).splitlines()
+
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"run {run.run_id}: NOT SOUND",
+        "intact: NO",
+        "re-derived: yes",
+    ]
+
+
 # ── neighbours ───────────────────────────────────────────────────────────────────────────────────
 
 

@@ -340,6 +340,9 @@ def twice_the_last(rows: list[Row]) -> list[Row]:
     return [*rows, rows[-1]]
 
 
+#: As if the triple had ended without a reply, and yet with what a waiver could excuse.
+UNTOLD = {"reply_id": None, "reply_sha256": None, "failure_kind": "checkpoint_absent"}
+
 FORGERIES = {
     "a verdict": ("outcomes", setting(3, verdict="PASS"), "verdict is 'PASS', wanted 'FAIL'"),
     "an excuse": ("outcomes", setting(3, excused_by="w-1"), "excused_by is 'w-1', wanted None"),
@@ -349,6 +352,12 @@ FORGERIES = {
     "a digest": ("outcomes", setting(0, reply_sha256="0" * 64), "reply_sha256 is"),
     "attempts": ("outcomes", setting(0, attempts=9), "attempts 9, at most 1"),
     "another reply": ("outcomes", setting(0, reply_id=5), "reply 5, which should answer"),
+    "no reply": ("outcomes", setting(3, **UNTOLD), "'checkpoint_absent' is no reason"),
+    "a refusal that nobody said": (
+        "outcomes",
+        setting(7, failure_kind="project_refused"),
+        "'project_refused' is no reason",
+    ),
     "no outcome": ("outcomes", without(0), "outcomes: row 0 is"),
     "one outcome more": ("outcomes", twice(0), "row 1 is"),
     "restorable": ("checkpoints", setting(3, restorable=True), "restorable is True, wanted False"),
@@ -393,9 +402,19 @@ def test_a_good_reply_that_is_passed_over_is_pointed_at(alone: Path) -> None:
 
     assert not [said for said in untouched.rederived.said if "does not count" in said]
     assert any(
-        said.startswith("of 1 triples a later good reply does not count: ") and str(ref(5)) in said
+        said.startswith("of 1 triples a later definite reply does not count: ") and str(ref(5)) in said
         for said in found.rederived.said
     )
+
+
+@pytest.mark.parametrize("number", [5, 6], ids=["a checkpoint", "an absence"])
+def test_a_definite_reply_that_is_left_out_is_pointed_at(number: int, alone: Path) -> None:
+    """As of a run that was killed in between: what was said last is not what counts."""
+    unasked = UNTOLD | {"failure_kind": "not_asked"}
+    found = forge(alone, "outcomes", setting(number - 1, **unasked))
+
+    (said,) = [said for said in found.rederived.said if "does not count" in said]
+    assert str(ref(number)) in said
 
 
 def test_forged_facts(alone: Path) -> None:

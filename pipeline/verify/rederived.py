@@ -23,7 +23,7 @@ from pipeline.errors import AuditError, InputUnusable
 from pipeline.evidence import POLICY_FILE, Evidence, policy_of, reading
 from pipeline.intake import KeptInput, load_input
 from pipeline.journal import Answered, Batch, Journal, StoredReply
-from pipeline.outcomes import FailureKind
+from pipeline.outcomes import UNSETTLED_KINDS, FailureKind
 from pipeline.policy import Policy, default_policy
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.report import Tally
@@ -195,24 +195,25 @@ class _Collected:
                 self._found.problem("outcomes", f"{row.ref}: attempts {row.attempts}, {wanted}")
 
     def _note_passed_over(self, batch: Batch) -> None:
-        """Keep which triples have a good reply later than the one that counts.
+        """Keep which triples have a definite reply later than the one that counts.
 
         That is so where a run was killed between a reply and its answer, and then had no time left.
         """
-        last_good = {
+        last_definite = {
             (each.group_id, each.cluster_name, each.checkpoint_id): each.reply_id
             for each in batch.replies
-            if each.failure_kind is None
+            if each.failure_kind is None or each.failure_kind not in UNSETTLED_KINDS
         }
         for row in batch.answered:
             counts = row.reply.reply_id if row.reply is not None else 0
-            if row.item is None and last_good.get(msgspec.structs.astuple(row.ref), 0) > counts:
+            last = last_definite.get(msgspec.structs.astuple(row.ref), 0)
+            if row.item is None and last > counts:
                 self._passed_over.append(str(row.ref))
 
     def say_passed_over(self) -> None:
         """Say what no table can: an answer was there, and another one counts."""
         if self._passed_over:
-            said = f"of {len(self._passed_over):,} triples a later good reply does not count"
+            said = f"of {len(self._passed_over):,} triples a later definite reply does not count"
             self._found.say(f"{said}: look into {', '.join(self._passed_over[:3])}")
 
     def compare_counts(self) -> None:

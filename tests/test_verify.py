@@ -402,7 +402,8 @@ def test_a_good_reply_that_is_passed_over_is_pointed_at(alone: Path) -> None:
 
     assert not [said for said in untouched.rederived.said if "does not count" in said]
     assert any(
-        said.startswith("of 1 triples a later definite reply does not count: ") and str(ref(5)) in said
+        said.startswith("of 1 triples a later definite reply does not count: ")
+        and str(ref(5)) in said
         for said in found.rederived.said
     )
 
@@ -438,6 +439,69 @@ def test_forged_texts(alone: Path) -> None:
     assert "unresolved.csv: is not what the outcomes give" in text
     assert "evidence/policy.toml: has SHA-256" in text
     assert "summary.json: counts.fail_count is 0, wanted " in text
+
+
+SUMMARY: dict[str, Any] = {
+    "answer": "Yes",
+    "headline": "15 of 15 checkpoints pass.",
+    "exit_meaning": "complete, nothing open",
+    "population": "population: everything",
+    "duration_s": 1.5,
+    "laws": [],
+    "shortfalls": ["none"],
+    "projects": [],
+    "clusters": [],
+    "clusters_left_out": 1,
+    "failing": {"shown": [], "left_out": 0},
+    "absent": {"shown": [], "left_out": 0},
+    "inconclusive": {"shown": [], "left_out": 0},
+    "rules": [],
+    "kinds": [],
+    "cluster_findings": [{"rule_id": "mine"}],
+    "bad_lines": {"shown": [], "left_out": 0},
+    "statements": [],
+    "waivers": [{"id": "W-1"}],
+    "excused": {"FAIL": 3},
+    "policy": None,
+    "timeline": None,
+    "mine": "too",
+}
+
+
+@pytest.mark.parametrize("name", SUMMARY)
+def test_a_forged_summary(name: str, alone: Path) -> None:
+    summary = json.loads((alone / "summary.json").read_text("utf-8"))
+    assert summary.get(name) != SUMMARY[name]
+    (alone / "summary.json").write_text(json.dumps(summary | {name: SUMMARY[name]}))
+    rewrite(alone)
+    found = verify(alone).rederived
+
+    assert found.problems
+    assert all(each.startswith(f"summary.json: {name}") for each in found.problems)
+
+
+@pytest.mark.parametrize("notices", [[], None])
+def test_a_notice_that_was_left_out(notices: Any, tmp_path: Path) -> None:
+    folder = Recorder(tmp_path).publish(of_every_kind(), not_asked="1").path
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert verify(folder).sound
+    (folder / "summary.json").write_text(json.dumps(summary | {"notices": notices}))
+    rewrite(folder)
+
+    assert [*verify(folder).rederived.problems] == [
+        "summary.json: notices lack '1 triples were not asked before the deadline.'"
+    ]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"complete": True}, {"exit_code": 0}, {"policy_name": "strict"}], ids=str
+)
+def test_a_forged_ending(facts: dict[str, Any], alone: Path) -> None:
+    rewrite(alone, **facts)
+    ((name, value),) = facts.items()
+    (problem,) = verify(alone).rederived.problems
+
+    assert problem.startswith(f"manifest.json: {name} is {value}, wanted ")
 
 
 def test_rows_that_the_manifest_miscounts(alone: Path) -> None:
@@ -483,6 +547,21 @@ def test_another_version_of_the_rules_is_named_and_no_tampering(alone: Path) -> 
     assert found.sound, found.rederived.problems
     assert any("judged by rules version 0.9" in each for each in found.rederived.said)
     assert not forge(alone, "checkpoints", setting(0, restorable=None)).sound
+
+
+def test_another_version_of_the_program_says_it_in_other_words(alone: Path) -> None:
+    """No tampering either; the numbers are compared all the same."""
+    summary = json.loads((alone / "summary.json").read_text("utf-8"))
+    reworded = summary | {"headline": "Mostly fine.", "more": 1, "notices": []}
+    (alone / "summary.json").write_text(json.dumps(reworded))
+    of_version(alone, "tool_version", "0.0.9")
+    found = verify(alone)
+    (alone / "summary.json").write_text(json.dumps(summary | {"excused_count": 7}))
+    of_version(alone, "tool_version", "0.0.9")
+
+    assert found.sound, found.rederived.problems
+    assert any("published by version 0.0.9" in each for each in found.rederived.said)
+    assert any("excused_count is 7" in each for each in problems(alone))
 
 
 def test_another_version_of_the_tables(alone: Path) -> None:

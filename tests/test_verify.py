@@ -277,6 +277,15 @@ def test_a_pointer_to_nothing(run: PublishedRun) -> None:
     assert any("which is not there" in each for each in problems(first))
 
 
+def test_a_pointer_that_loops(run: PublishedRun) -> None:
+    (run.path.parent / "loop").symlink_to("loop")
+    pointer = run.path.parents[1] / "current.json"
+    told = json.loads(pointer.read_text("utf-8"))
+    pointer.write_text(json.dumps(told | {"path": "runs/loop", "run_id": "another"}), "utf-8")
+
+    assert any("which is not there" in each for each in problems(run.path))
+
+
 def problems(folder: Path) -> tuple[str, ...]:
     found = verify(folder)
     return (*found.intact.problems, *found.rederived.problems)

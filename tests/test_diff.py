@@ -334,7 +334,7 @@ def test_diff_of_what_is_not_there(night: Night) -> None:
 def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
     """Manifests are read from folders that others may have written."""
     told = ComparedRun("run\x1b[2J", "a\nb", TODAY, "1", "ab" * 32, complete=True, exit_code=0)
-    shown = Change(ChangeKind.NEW, "5f" * 12, "or\x1bders", "1", None, Verdict.FAIL)
+    shown = Change(ChangeKind.NEW, "5f" * 12, "or\x1bders", "1", "x\ny", Verdict.FAIL)  # type: ignore[arg-type]
     every = dict.fromkeys(ChangeKind, 1)
     made = Changes(
         since_run_id="run",
@@ -351,6 +351,7 @@ def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
     text = as_text(Diff(told, told, made))
 
     assert "\x1b" not in text
+    assert not [line for line in text.splitlines() if line.startswith("y")]
     assert json.loads(as_json(Diff(told, told, made)))["older"]["run_id"] == "run\x1b[2J"
 
 

@@ -6,6 +6,7 @@ a signature by a key that is kept elsewhere, stands against that.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import islice
@@ -198,7 +199,8 @@ class _Intact:
         if current is None:
             return
         pointed = self._audit / current.path
-        if current.run_id == self._manifest.run_id or pointed.resolve() == self._folder.resolve():
+        is_it = os.path.realpath(pointed) == os.path.realpath(self._folder)
+        if current.run_id == self._manifest.run_id or is_it:
             self._said.append("current.json names it")
             self._check_current(current)
         elif not pointed.is_dir():

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputMissing
+from pipeline.policy import default_policy
 from pipeline.published import PublishedRun, find_folder, read_run, sha256_of
+from pipeline.replay import judge_anew
 from pipeline.signing import Signer
 from pipeline.verify import Verification, as_text, intact, verify
 from pipeline.verify.intact import SUMS, Trust
 from tests.durability import Starter
-from tests.recorded import Answers, Recorder, good, of_every_kind, ref
+from tests.recorded import START, Answers, Recorder, good, of_every_kind, ref
 
 PAGES = [[ref(n, 3) for n in range(1, 4)], [ref(n, 3) for n in range(4, 6)]]
 
@@ -275,6 +277,46 @@ def test_a_pointer_to_nothing(run: PublishedRun) -> None:
     shutil.rmtree(last)
 
     assert any("which is not there" in each for each in problems(first))
+
+
+@pytest.fixture
+def judged(run: PublishedRun, tmp_path: Path) -> Path:
+    """A run's evidence, judged anew in a folder of its own."""
+    judge_anew(run, default_policy(), tmp_path / "elsewhere" / "judged", START)
+    return tmp_path / "elsewhere" / "judged"
+
+
+def of(run: PublishedRun) -> Trust:
+    return Trust(output_dir=run.path.parents[2])
+
+
+def test_a_judgement_names_the_run_that_it_is_of(run: PublishedRun, judged: Path) -> None:
+    digest = sha256_of(run.path / "manifest.json")
+    alone, found = verify(judged), verify(judged, of(run))
+
+    assert alone.sound
+    assert found.sound
+    named = f"judged anew: of {run.run_id}, "
+    assert alone.intact.said[-1] == f"{named}which is not found; its manifest had SHA-256 {digest}"
+    assert found.intact.said[-1] == f"{named}compared with {run.path / 'manifest.json'}"
+    assert not [said for said in alone.intact.said if said.startswith("chain")]
+
+
+def test_a_judgement_knows_its_run_again(run: PublishedRun, judged: Path) -> None:
+    shutil.copytree(run.path, judged.parent / "copy")
+    assert verify(judged).sound
+    rewrite(judged.parent / "copy")
+    rewrite(run.path)
+
+    for trust, changed in ((Trust(), judged.parent / "copy"), (of(run), run.path)):
+        said = [each for each in verify(judged, trust).intact.problems if str(changed) in each]
+        assert "which by the judgement of it is" in said[0]
+
+
+def test_a_judgement_of_two_runs(judged: Path) -> None:
+    rewrite(judged, judged_anew={"of": {"run_id": "another", "manifest_sha256": "0" * 64}})
+
+    assert any("judged_anew names another" in each for each in verify(judged).intact.problems)
 
 
 def test_a_pointer_that_loops(run: PublishedRun) -> None:

@@ -52,7 +52,12 @@ def verify(
     talk.set_up(log_format=log_format, quiet=quiet)
     only_write()
     _check_options(manifest_sha256, allowed_signers, signer)
-    trust = Trust(manifest_sha256=manifest_sha256, allowed_signers=allowed_signers, signer=signer)
+    trust = Trust(
+        manifest_sha256=manifest_sha256,
+        allowed_signers=allowed_signers,
+        signer=signer,
+        output_dir=output_dir,
+    )
     found = verified(find_folder(output_dir, run), trust)
     code = ExitCode.COMPLETE if found.sound else ExitCode.OPEN
     if code or not quiet:

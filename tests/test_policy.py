@@ -294,6 +294,7 @@ LAST = len(WAIVER.splitlines()) + 1
 
 REFUSED = [
     ("[rules", "it is not TOML: Expected "),
+    (f"a = {'[' * 20_000}", "it is not TOML: maximum recursion depth exceeded"),
     ("name = 1\nname = 2\n", "it is not TOML: Cannot overwrite a value (at line 2, column 9)"),
     ("names = 1", "names (line 1): there is no such key; did you mean name?"),
     ("name = 3", "name (line 1): found 3, wanted some text"),

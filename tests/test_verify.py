@@ -636,7 +636,7 @@ def test_the_command(run: PublishedRun, starter: Starter) -> None:
     assert wrong.code == 1
     assert json.loads(wrong.out)["intact"]["sound"] is False
     assert json.loads(wrong.out)["rederived"]["sound"] is True
-    assert "not what was published" in wrong.err
+    assert "is not sound: " in wrong.err
 
 
 @pytest.mark.parametrize(

@@ -562,6 +562,7 @@ _FIXED_THRESHOLDS = Thresholds(
 #: What the rules of each version made of the fixed clusters.
 DIGESTS = {
     "2": "49d47787f39f285f49af40a32b6ba9d55eb71a0caeb470068c10a97a391987d2",
+    "3": "49d47787f39f285f49af40a32b6ba9d55eb71a0caeb470068c10a97a391987d2",
 }
 
 

@@ -19,7 +19,7 @@ from pipeline.rules.standing import Standing
 #: Changes with every change of judgement: a rule more or less, another comparison, another bound,
 #: another condition under which nothing is judged. Not with words, severities or thresholds: these
 #: are the policy's, whose digest stands beside this in every run.
-RULES_VERSION = "2"
+RULES_VERSION = "3"
 
 #: In the order in which a checkpoint's findings are told.
 CHECKPOINT_RULES: tuple[Rule[Listed], ...] = (

@@ -204,6 +204,27 @@ def with_terms(rule_id: str, **changes: bool) -> Policy:
     return msgspec.structs.replace(POLICY, rules={**POLICY.rules, rule_id: terms})
 
 
+def test_a_shard_that_drops_out_and_stays_out_is_told() -> None:
+    """Each checkpoint passes, as a shard may have been removed; the cluster's finding names it."""
+    before, since = changed(parts=(SHARD, OTHER, CONFIG)), changed(parts=(SHARD, CONFIG))
+    judgement = judged(*[before] * 12, *[since] * 12)
+    (finding,) = judgement.findings
+
+    assert (judgement.cluster.verdict, judgement.cluster.pass_count) == ("PASS", 24)
+    assert (finding.rule_id, finding.scope, finding.severity) == ("shards-gone", "cluster", "high")
+    assert f"since {12:024x} of" in finding.message
+    assert finding.message.endswith(": shard-1")
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_a_newer_one_that_is_not_known_may_have_the_shard(kind: FailureKind) -> None:
+    """An absent one has nothing any more."""
+    judgement = judged(HEALTHY, *[changed(parts=(SHARD, CONFIG))] * 2, Failure(kind))
+    is_told = "shards-gone" in {one.rule_id for one in judgement.findings}
+
+    assert is_told is (Failure(kind).verdict is Verdict.ABSENT)
+
+
 def test_a_cluster_has_its_own_thresholds_and_an_owner() -> None:
     hour = timedelta(hours=1)
     scope = Scope(cluster="ord*", owner="red", thresholds={"rpo_age": hour})
@@ -391,6 +412,7 @@ def test_the_ids_of_rules_are_a_contract() -> None:
         "rpo-age",
         "rpo-gap",
         "retention-not-reached",
+        "shards-gone",
     )
 
 

@@ -11,7 +11,7 @@ What a rule is worth, and whether it leads to FAIL, is the policy's to say. No r
 
 from typing import Any
 
-from pipeline.rules import absence, parts, recovery, restorable, times
+from pipeline.rules import absence, parts, recovery, restorable, shards, times
 from pipeline.rules.listed import Listed
 from pipeline.rules.rule import Rule
 from pipeline.rules.standing import Standing
@@ -29,7 +29,7 @@ CHECKPOINT_RULES: tuple[Rule[Listed], ...] = (
     *absence.RULES,
 )
 
-CLUSTER_RULES: tuple[Rule[Standing], ...] = recovery.RULES
+CLUSTER_RULES: tuple[Rule[Standing], ...] = (*recovery.RULES, *shards.RULES)
 
 #: Every rule by its id.
 RULES: dict[str, Rule[Any]] = {rule.rule_id: rule for rule in CHECKPOINT_RULES}

@@ -6,6 +6,7 @@ policy are others than the older run's, its evidence is judged again by today's,
 doing and the rules' can be told apart; the judging itself comes in as a function.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from hashlib import sha256
@@ -23,7 +24,7 @@ from pipeline.changes import (
     side_by_side,
 )
 from pipeline.errors import AuditError, InputUnusable
-from pipeline.evidence import BASE_POLICY_FILE, batches_of
+from pipeline.evidence import BASE_POLICY_FILE, batches_of, policy_of
 from pipeline.judgements import Judgement
 from pipeline.outcomes import Verdict
 from pipeline.policy import Policy
@@ -31,6 +32,8 @@ from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.report.summary import RunFacts
 from pipeline.staging import Staging
 from pipeline.tables import FAILING
+
+log = logging.getLogger(__name__)
 
 #: Triples after which whoever waits is told that it goes on.
 _TICK_EVERY = 10_000
@@ -48,21 +51,36 @@ class Side(NamedTuple):
     """One of two runs: who it is, what judged it, and where the files of a table are.
 
     `judged_by` are the version of the rules and the digests of the policy and of the default that
-    it was laid over. `files` raises `InputUnusable` for one that is not as it was published.
+    it was laid over. `fails` says whether what a rule objects to was a FAIL by that policy. `files`
+    raises `InputUnusable` for one that is not as it was published.
     """
 
     run_id: str
     audit_date: date
     judged_by: tuple[str, str, str]
+    fails: Callable[[str], bool]
     files: Callable[[str], Sequence[Path]]
 
 
 def published_side(run: PublishedRun) -> Side:
-    """Give a published run to be compared."""
+    """Give a published run to be compared.
+
+    Where its policy cannot be read, nothing that its rules object to counts as failing: of two
+    runs, what the newer one's object to is then new.
+    """
     told = run.manifest
+    try:
+        fails = fails_by(policy_of(run))
+    except AuditError as error:
+        log.warning("the policy of %s cannot be read: %s", run.run_id, error)
+        fails = _never
     base = next((file.sha256 for file in told.files if file.path == BASE_POLICY_FILE), "")
     judged_by = (told.rules_version, told.policy_sha256, base)
-    return Side(told.run_id, told.audit_date, judged_by, run.files)
+    return Side(told.run_id, told.audit_date, judged_by, fails, run.files)
+
+
+def _never(_: str) -> bool:
+    return False
 
 
 def staged_side(staging: Staging, facts: RunFacts, policy: Policy) -> Side:
@@ -73,7 +91,7 @@ def staged_side(staging: Staging, facts: RunFacts, policy: Policy) -> Side:
 
     base = sha256(policy.base_text.encode()).hexdigest() if policy.base_text else ""
     judged_by = (facts.rules_version, policy.sha256, base)
-    return Side(facts.run_id, facts.audit_date, judged_by, files)
+    return Side(facts.run_id, facts.audit_date, judged_by, fails_by(policy), files)
 
 
 def fails_by(policy: Policy) -> Callable[[str], bool]:
@@ -93,18 +111,16 @@ def compare(
     newer: Side,
     rejudge: Rejudge,
     *,
-    fails: Callable[[str], bool] = lambda _: True,
     most: int = SHOWN_CHANGES,
     tick: Callable[[], None] = lambda: None,
 ) -> Changes:
     """Say what changed from `run` to `newer`; `most`: rows of each kind that are shown, 0 for all.
 
-    `rejudge` is asked where rules or policy differ; `fails`: whether what a rule objects to counts
-    as failing, by the newer policy. `tick` is called now and then, and may raise. Raises
-    `InputUnusable` where a table cannot be read.
+    `rejudge` is asked where rules or policy differ. `tick` is called now and then, and may raise.
+    Raises `InputUnusable` where a table cannot be read.
     """
     older = published_side(run)
-    comparison = _Comparison(older, newer, fails, most, tick)
+    comparison = _Comparison(older, newer, most, tick)
     if older.judged_by == newer.judged_by:
         return comparison.run(())
     try:
@@ -132,7 +148,6 @@ class _Comparison(NamedTuple):
 
     older: Side
     newer: Side
-    fails: Callable[[str], bool]
     most: int
     tick: Callable[[], None]
 
@@ -145,7 +160,7 @@ class _Comparison(NamedTuple):
         self._add_triples(count, rejudged)
         for key, verdicts in side_by_side(_clusters(older), _clusters(newer)):
             count.add_cluster(key, *verdicts)
-        for _, rules in side_by_side(*(_open_findings(side, self.fails) for side in self[:2])):
+        for _, rules in side_by_side(_open_findings(older), _open_findings(newer)):
             count.add_findings(*(found or frozenset() for found in rules))
         return count.changes(
             older.run_id,
@@ -208,13 +223,11 @@ def _clusters(side: Side) -> Iterator[tuple[Key, Verdict]]:
     return _ascending(side, (((*key,), _verdict(side, verdict)) for *key, verdict in rows))
 
 
-def _open_findings(
-    side: Side, fails: Callable[[str], bool]
-) -> Iterator[tuple[Key, frozenset[str]]]:
-    """The rules that a cluster as a whole fails by, and that are not waived."""
+def _open_findings(side: Side) -> Iterator[tuple[Key, frozenset[str]]]:
+    """The rules that a cluster as a whole failed by, by the policy of its day, and not waived."""
     columns = (*_CLUSTER, "scope", "waiver_id", "rule_id")
     found = (row for row in _rows(side, "findings", columns) if row[2:4] == ("cluster", None))
-    rows = (row for row in found if fails(row[4]))
+    rows = (row for row in found if side.fails(row[4]))
     by_cluster = groupby(rows, key=itemgetter(0, 1))
     return _ascending(side, ((key, frozenset(row[4] for row in of)) for key, of in by_cluster))
 

@@ -8,7 +8,7 @@ import msgspec
 
 from pipeline.cells import on_one_line
 from pipeline.changes import Cause, Change, ChangeKind, Changes, ClusterChange
-from pipeline.comparison import compare, fails_by, published_side
+from pipeline.comparison import compare, published_side
 from pipeline.derive import rejudge
 from pipeline.errors import InputUnusable
 from pipeline.evidence import policy_of
@@ -58,7 +58,6 @@ def make_diff(older: PublishedRun, newer: PublishedRun, limit: int) -> Diff:
         older,
         published_side(newer),
         partial(_rejudge, newer, policy),
-        fails=fails_by(policy),
         most=limit,
     )
     return Diff(_compared(older), _compared(newer), changes)

@@ -134,7 +134,7 @@ def _by_findings(failing: Sequence[Finding]) -> str | None:
 
 def _by_kind(outcome: Outcome, waivers: Sequence[Waiver]) -> str | None:
     kind = outcome.failure_kind
-    if kind not in EXCUSABLE_KINDS:
+    if kind not in EXCUSABLE_KINDS or outcome.error_code is None:  # a proxy's refusal has no code
         return None
     ids = (w.id for w in waivers if kind in w.kinds and _covers(w, outcome.checkpoint_id))
     return next(ids, None)

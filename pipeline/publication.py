@@ -20,7 +20,7 @@ from pipeline import __version__
 from pipeline.atlas import API_VERSION
 from pipeline.beyond import find_beyond
 from pipeline.changes import Changes
-from pipeline.comparison import compare, fails_by, staged_side, write_failing
+from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, rejudge
 from pipeline.errors import AuditError, InputMissing, InputUnusable
 from pipeline.evidence import BASE_POLICY_FILE, POLICY_FILE
@@ -143,7 +143,6 @@ class Publisher:
                 run,
                 newer,
                 partial(rejudge, policy=policy),
-                fails=fails_by(policy),
                 tick=lambda: self._see(None),
             )
         except (InputMissing, InputUnusable) as error:

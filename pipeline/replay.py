@@ -21,7 +21,7 @@ from pipeline import __version__
 from pipeline.beyond import find_beyond
 from pipeline.cells import csv_line, on_one_line
 from pipeline.changes import Changes
-from pipeline.comparison import compare, fails_by, staged_side, write_failing
+from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, facts_of, rejudge
 from pipeline.errors import ConfigurationWrong, InputUnusable
 from pipeline.evidence import Evidence, batches_of
@@ -193,7 +193,7 @@ def _changes(run: PublishedRun, policy: Policy, facts: RunFacts, staging: Stagin
     newer = staged_side(staging, facts, policy)
     write_failing(staging, newer, facts.audit_name, run)
     again = partial(rejudge, policy=policy)
-    return compare(run, newer, again, fails=fails_by(policy))
+    return compare(run, newer, again)
 
 
 def _copy_discovered(run: PublishedRun, evidence: Evidence, staging: Staging, tally: Tally) -> None:

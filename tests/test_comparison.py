@@ -98,11 +98,13 @@ class Nights(NamedTuple):
         before: PublishedRun | None = None,
         *,
         findings: tuple[Finding, ...] = (),
+        policy: str = POLICY.text,
         **changes: Any,
     ) -> PublishedRun:
         known = facts(number, **changes)
         staging = self.stage(told, known, findings=findings)
         write_failing(staging, staged(staging, known), known.audit_name, before)
+        staging.write("evidence/policy.toml", policy)
         return seal(staging, known)
 
 
@@ -221,10 +223,37 @@ def test_triples_clusters_and_findings(nights: Nights) -> None:
 
 def test_a_rule_that_fails_nobody_opens_nothing(nights: Nights) -> None:
     older = nights.publish({"a": "PASS"})
-    newer = nights.publish({"a": "PASS"}, 1, older, findings=(finding("r-1"), finding("r-2")))
+    found = (finding("rpo-age"), finding("rpo-gap"))
+    newer = nights.publish({"a": "PASS"}, 1, older, findings=found, policy=soft("rpo-gap"))
+    softer = nights.publish(
+        {"a": "PASS"}, 2, older, findings=found, policy=soft("rpo-gap") + soft("rpo-age")
+    )
 
-    assert diff(older, newer, fails=lambda rule_id: rule_id == "r-2").newly_open_findings == 1
-    assert not diff(older, newer, fails=lambda _: False).has_newly_open
+    assert diff(older, newer).newly_open_findings == 1
+    assert not diff(older, softer).has_newly_open
+
+
+def test_what_the_policy_of_its_day_bore_was_not_open(nights: Nights) -> None:
+    """The policy says again that a rule fails: its findings of last night are new all the same."""
+    found = (finding("rpo-gap"),)
+    older = nights.publish({"a": "PASS"}, findings=found, policy=soft("rpo-gap"))
+    newer = nights.publish({"a": "PASS"}, 1, older, findings=found)
+
+    assert diff(older, newer).newly_open_findings == 1
+    assert not diff(newer, nights.publish({"a": "PASS"}, 2, newer, findings=found)).has_newly_open
+
+
+def test_under_an_older_policy_that_cannot_be_read_all_is_new(nights: Nights) -> None:
+    found = (finding("rpo-gap"),)
+    older = nights.publish({"a": "PASS"}, findings=found, policy="[")
+    newer = nights.publish({"a": "PASS"}, 1, older, findings=found)
+
+    assert diff(older, newer).newly_open_findings == 1
+
+
+def soft(rule_id: str) -> str:
+    """A policy by which a rule fails nothing; laid over the default."""
+    return f"[rules.{rule_id}]\nfails = false\n"
 
 
 def test_a_staged_run_is_compared_as_it_will_be_published(nights: Nights) -> None:

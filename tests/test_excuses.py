@@ -60,6 +60,7 @@ def outcome(
     number: int = 1,
     made: datetime = NOON,
     fetched_at: datetime | None = NOON,
+    error_code: str | None = "SAID_BY_ATLAS",
 ) -> Outcome:
     return Outcome(
         G,
@@ -69,7 +70,7 @@ def outcome(
         excused_by=None,
         failure_kind=kind,
         http_status=None,
-        error_code=None,
+        error_code=error_code if kind else None,
         error_detail=None,
         attempts=1,
         fetched_by="get",
@@ -216,6 +217,14 @@ def test_of_what_has_no_checkpoint_only_atlas_own_word_is_excused(kind: FailureK
 
     assert excuse_of(found, policy(every)) == ("W-1" if kind in EXCUSABLE_KINDS else None)
     assert excuse_of(found, policy(others)) is None
+
+
+@pytest.mark.parametrize("kind", sorted(EXCUSABLE_KINDS))
+def test_a_refusal_without_atlas_code_is_not_excused(kind: FailureKind) -> None:
+    """A firewall in between answers 403 too; it has said nothing of the checkpoint."""
+    found = judgement([outcome(Verdict.INCONCLUSIVE, kind, error_code=None)])
+
+    assert excuse_of(found, policy(waiver(kinds=tuple(FailureKind)))) is None
 
 
 def test_what_can_be_excused_is_a_short_list() -> None:

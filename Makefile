@@ -45,7 +45,7 @@ audit: venv ## audit the triples of INPUT (credentials from the environment)
 	  75) words='another run of this audit is going on' ;; \
 	  77) words='credentials missing or refused' ;; \
 	  78) words='configuration or policy is wrong' ;; \
-	  130|143) words='interrupted; the same command goes on with it' ;; \
+	  129|130|143) words='interrupted; the same command goes on with it' ;; \
 	  *) words='unexpected' ;; \
 	esac; \
 	echo "audit: the run ended with $$code ($$words). make itself ends with 2." >&2; exit $$code

@@ -26,4 +26,9 @@ def _quoted(cell: str, delimiter: str) -> str:
 
 def on_one_line(text: str) -> str:
     """A record of too many lines would not be read again; control characters steer terminals."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return visible(" ".join(text.split()))
+
+
+def visible(text: str) -> str:
+    """Make visible what would break a line or steer a terminal; spaces stay as they are."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -90,11 +90,6 @@ class Part(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
     token_discovered: Stated[bool] = None
     token_timestamp: Stated[TokenTimestamp] = None
 
-    @property
-    def is_config(self) -> bool:
-        """Whether this part is the config servers', in either of its two forms."""
-        return self.type_name in CONFIG_TYPES
-
 
 class Checkpoint(msgspec.Struct, frozen=True, gc=False):
     """What one 200 answer says. Times are aware and in UTC.

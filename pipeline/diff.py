@@ -169,5 +169,5 @@ def _cluster_row(change: ClusterChange) -> str:
 
 
 def _turned(change: Change | ClusterChange, name: str, said: str) -> str:
-    turn = f"{change.before or '-'} -> {change.after or '-'}"
+    turn = on_one_line(f"{change.before or '-'} -> {change.after or '-'}")
     return f"  {turn:28}{on_one_line(name)}  {on_one_line(said)}".rstrip()

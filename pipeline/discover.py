@@ -399,8 +399,8 @@ def writing(to: Path | None) -> Iterator[Callable[[str], None]]:
         if to is None:
             yield _writer(sys.stdout.buffer)
             return
-        place = to.resolve()
-        if place.exists() and not place.is_file():
+        place = Path(os.path.realpath(to))  # other than Path.resolve, it takes links that loop
+        if os.path.lexists(place) and not place.is_file():
             raise OutputsUnwritable(f"{to} is no regular file", hint="name another with --to")
         draft = place.with_name(f".{place.name}.{os.getpid()}")
         try:

@@ -25,7 +25,7 @@ from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import InputUnusable
 from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.listing import read_page
-from pipeline.outcomes import Failure, FailureKind
+from pipeline.outcomes import UNTOLD_KINDS, Failure, FailureKind
 from pipeline.policy import Policy, read_policy, read_policy_over
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.rules import RULES_VERSION
@@ -211,7 +211,8 @@ class Evidence:
         )
 
     def _kind(self, told: Told) -> FailureKind:
-        if told.failure_kind not in set(FailureKind):
+        """Give why there is no reply; what only a reply can say is taken from nowhere else."""
+        if told.failure_kind not in UNTOLD_KINDS:
             raise self._wrong(f"{told.ref} has no reply, and {told.failure_kind!r} is no reason")
         return FailureKind(told.failure_kind)
 

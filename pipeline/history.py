@@ -296,8 +296,8 @@ def _texts(night: Night) -> tuple[str, ...]:
 
 def _policy(night: Night) -> str:
     """The policy's name, if it has one, and the beginning of its digest."""
-    name, digest = on_one_line(night.policy_name or ""), (night.policy_sha256 or "")[:8]
-    return " ".join(filter(None, (name[:_NAME], digest)))
+    name, digest = (on_one_line(text or "") for text in (night.policy_name, night.policy_sha256))
+    return " ".join(filter(None, (name[:_NAME], digest[:8])))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -93,6 +93,10 @@ UNAVAILABLE_KINDS = TRANSIENT_KINDS | {
 #: A later start may get another answer: asked again when a run is resumed.
 UNSETTLED_KINDS = UNAVAILABLE_KINDS | {FailureKind.THROTTLED}
 
+#: What may end a triple without a reply to it: it was not asked before the deadline, or its project
+#: was given up, for failures or for refusals (see `limits`). All else is a reply's word.
+UNTOLD_KINDS = frozenset({FailureKind.NOT_ASKED, FailureKind.THROTTLED})
+
 #: The whole run is refused, not one project of it.
 RUN_ENDING_KINDS = frozenset({FailureKind.ACCESS_LIST, FailureKind.ACCOUNT_SUSPENDED})
 

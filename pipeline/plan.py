@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from pipeline.atlas import Limits, preliminary_request, read_preliminary
+from pipeline.cells import visible
 from pipeline.errors import AtlasUnavailable, CredentialsRefused
 from pipeline.fetch import Transport, unrecorded
 from pipeline.intake import keep_input, load_input
@@ -285,7 +286,7 @@ def as_text(plan: Plan) -> str:
 
     Fits 80 columns unless the input's name is long: bad lines are shortened to that.
     """
-    return "\n".join([*_head(plan), "", *_totals(plan), "", *_table(plan)])
+    return "\n".join(map(visible, [*_head(plan), "", *_totals(plan), "", *_table(plan)]))
 
 
 def _head(plan: Plan) -> Sequence[str]:

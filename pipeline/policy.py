@@ -204,14 +204,25 @@ def read_policy_file(path: Path) -> Policy:
     Raises `ConfigurationWrong` also where the file cannot be read.
     """
     try:
-        text = path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         said = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationWrong(
             f"the policy {path} cannot be read: {said}",
             hint="check the path and its permissions; a policy is a TOML file in UTF-8",
         ) from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigurationWrong(
+            f"the policy {path} has more than {_MAX_BYTES:,} bytes",
+            hint="check the path; thousands of waivers fit into less",
+        )
     return read_policy(text, str(path))
+
+
+#: Far more than anybody writes, and little enough to be read at once.
+_MAX_BYTES = 4 * 1024 * 1024
 
 
 @cache
@@ -231,7 +242,7 @@ def _read(text: str, source: str, base: Policy | None) -> Policy:
     """Read a policy, laid over `base`; None: it is the default itself."""
     try:
         document = Document(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise PolicyWrong(source, [f"it is not TOML: {error}"]) from error
     policy = _policy(document.root, text, base or Policy(text=text, rules={}))
     if document.faults:

@@ -4,6 +4,7 @@ A run is named by its folder, by its id, or by its audit, which stands for the r
 """
 
 import hashlib
+import os
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -168,10 +169,15 @@ def find_run(output_dir: Path, named: str) -> PublishedRun:
 
 def find_folder(output_dir: Path, named: str) -> Path:
     """Find a run's folder, whatever is in it; raises `InputMissing` where there is none."""
-    places = list(_places(output_dir, named))
-    for path in places:
-        if (path / "manifest.json").exists():
-            return path.resolve()
+    try:
+        places = list(_places(output_dir, named))
+        found = next((path for path in places if (path / "manifest.json").exists()), None)
+    except OSError as error:
+        raise InputMissing(
+            f"{named!r} cannot be looked up: {error.strerror}", hint=_NAME_ONE
+        ) from error
+    if found is not None:
+        return Path(os.path.realpath(found))
     if len(places) > 1:
         raise InputMissing(f"{named!r} means {places[0]}, which is not there", hint=AS_IT_WAS)
     raise InputMissing(f"there is no run {named!r} in {output_dir}", hint=_NAME_ONE)

@@ -134,18 +134,17 @@ def judge_anew(run: PublishedRun, policy: Policy, to: Path, now: datetime) -> Su
     `to` is new, or an empty folder: it appears whole or not at all. `now` is aware. Raises as
     `report_again` does, and `ProgramFault` where a law breaks.
     """
-    check_place(to)
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise ConfigurationWrong(f"--to {to} is not empty", hint="name a folder that is not there")
-    facts = _facts(run, policy)
+    place = check_place(to)
     with writing(to):
-        to.parent.mkdir(parents=True, exist_ok=True)
-    staging = Staging(to.parent / f".{to.name}-{secrets.token_hex(3)}", facts.run_id)
+        _check_new(to, place)
+        place.parent.mkdir(parents=True, exist_ok=True)
+    facts = _facts(run, policy)
+    staging = Staging(place.parent / f".{place.name}-{secrets.token_hex(3)}", facts.run_id)
     try:
         summary = _derive_into(run, policy, facts, staging, now)
         with writing(to):
             sync_tree(staging.path)
-            staging.path.rename(to)
+            staging.path.rename(place)
     except BaseException:
         staging.discard()
         raise
@@ -210,12 +209,40 @@ def _copy_discovered(run: PublishedRun, evidence: Evidence, staging: Staging, ta
 # --- places --------------------------------------------------------------------------------------
 
 
-def check_place(to: Path) -> None:
+def check_place(to: Path) -> Path:
     """Make sure that nothing is written into a run, or among the runs of an audit.
 
-    Raises `ConfigurationWrong`.
+    Gives the place that `to` leads to. Raises `ConfigurationWrong`, and `OutputsUnwritable` for one
+    that no file system has.
     """
-    place = to.resolve()
+    place = Path(os.path.realpath(to))  # other than Path.resolve, it gives up no link that loops
+    with writing(to):
+        _check_links(to)
+        _check_folders(to, place)
+    return place
+
+
+def _check_links(to: Path) -> None:
+    for path in (to, *to.parents):
+        if path.is_symlink() and not path.exists():
+            raise ConfigurationWrong(
+                f"--to {to} cannot be reached: {path} is a link that leads nowhere",
+                hint="name a folder, or a place where one can be made",
+            )
+
+
+def _check_new(to: Path, place: Path) -> None:
+    """What is judged anew takes the place of an empty folder, if there is one."""
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ConfigurationWrong(f"--to {to} is not empty", hint="name a folder that is not there")
+    if place.exists() and place.samefile(Path()):
+        raise ConfigurationWrong(
+            f"--to {to} is the working directory, which would be replaced",
+            hint="name a folder below it, or start from another one",
+        )
+
+
+def _check_folders(to: Path, place: Path) -> None:
     for folder in (place, *place.parents):
         if (folder / "manifest.json").exists() and (folder / "evidence").is_dir():
             raise ConfigurationWrong(f"--to {to} lies in the run {folder}", hint=_ELSEWHERE)

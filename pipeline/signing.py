@@ -93,6 +93,9 @@ def fingerprint(file: Path) -> str:
     return found[0]
 
 
+_SIGNERS = "write lines as ssh-keygen(1) has them under ALLOWED SIGNERS: identity, key"
+
+
 def check_signer(file: Path, allowed_signers: Path, identity: str) -> None:
     """Check that the signature beside `file` is by a key that the list allows this identity.
 
@@ -101,11 +104,18 @@ def check_signer(file: Path, allowed_signers: Path, identity: str) -> None:
     if not allowed_signers.is_file():
         raise ConfigurationWrong(
             f"--allowed-signers {allowed_signers} is no file",
-            hint="write lines as ssh-keygen(1) has them under ALLOWED SIGNERS: identity, key",
+            hint=_SIGNERS,
         )
     named = ("-f", str(allowed_signers), "-I", identity)
     signature = str(signature_of(file))
-    _checked(("-Y", "verify", *named, "-n", NAMESPACE, "-s", signature), file)
+    try:
+        _checked(("-Y", "verify", *named, "-n", NAMESPACE, "-s", signature), file)
+    except SignatureWrong as error:
+        if re.search(rf"{re.escape(str(allowed_signers))}:\d+: ", str(error)):
+            raise ConfigurationWrong(
+                f"--allowed-signers {allowed_signers} cannot be used: {error}", hint=_SIGNERS
+            ) from error
+        raise SignatureWrong(f"by {allowed_signers} it is not signed by {identity}") from error
 
 
 def _checked(args: Sequence[str], file: Path) -> str:
@@ -147,9 +157,10 @@ def _ssh_keygen(args: Sequence[str], stdin: int | IO[bytes]) -> subprocess.Compl
             start_new_session=True,  # without a terminal there is nothing to prompt on
             timeout=_PATIENCE_S,
         )
-    except FileNotFoundError as error:
+    except OSError as error:
         raise ConfigurationWrong(
-            "there is no ssh-keygen", hint="install OpenSSH's client, 8.2 or newer"
+            f"ssh-keygen cannot be run: {error.strerror}",
+            hint="install OpenSSH's client, 8.2 or newer",
         ) from error
     except subprocess.TimeoutExpired as error:
         raise ConfigurationWrong(

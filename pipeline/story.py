@@ -12,6 +12,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.cells import visible
 from pipeline.checkpoints import Checkpoint, CheckpointRef
 from pipeline.derive import answer_of, facts_of
 from pipeline.errors import ConfigurationWrong, InputMissing, InputUnusable
@@ -280,7 +281,7 @@ _NO_CHECKPOINT = "there is no checkpoint to judge"
 
 
 def as_text(story: Story) -> str:
-    """Tell a story in lines; what Atlas and the input say is in them as it is."""
+    """Tell a story in lines; what Atlas, the input and the policy say begins none of its own."""
     outcome = story.outcome
     judged = f"rules version {story.rules_version}, policy {story.policy}"
     owner = f", owner {story.owner}" if story.owner else ""
@@ -301,7 +302,7 @@ def as_text(story: Story) -> str:
         "",
         *_cluster_lines(story.cluster),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def _verdict_lines(outcome: dict[str, Any]) -> Iterator[str]:

@@ -21,6 +21,7 @@ from types import TracebackType
 
 from pipeline import redaction
 from pipeline.audit import Watcher
+from pipeline.cells import visible
 from pipeline.journal import Tally
 from pipeline.outcomes import Failed, Outcome
 
@@ -46,17 +47,12 @@ def hide(secret: str) -> None:
 
 def shown(text: str) -> str:
     """Give `text` as a line would show it: without secrets, and all on one line."""
-    return _secrets.without_in(_on_one_line(text))
-
-
-def _on_one_line(text: str) -> str:
-    """Make visible what would break the line or steer a terminal; some of it comes from Atlas."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return _secrets.without_in(visible(text))
 
 
 def _plain(trace: str) -> str:
     """Make the same visible in a traceback, which has many lines."""
-    return "\n".join(map(_on_one_line, trace.split("\n")))
+    return "\n".join(map(visible, trace.split("\n")))
 
 
 class _Text(logging.Formatter):
@@ -70,9 +66,9 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Give the line, with its traceback if there is one."""
         level = "warning: " if record.levelno == logging.WARNING else ""
-        line = f"checkpoint-audit: {level}{_on_one_line(record.getMessage())}"
+        line = f"checkpoint-audit: {level}{visible(record.getMessage())}"
         if record.exc_info and self._one_line:
-            line += f"; raised at: {_on_one_line(_places(record.exc_info[2]))}"
+            line += f"; raised at: {visible(_places(record.exc_info[2]))}"
         elif record.exc_info:
             line = f"{_plain(self.formatException(record.exc_info))}\n{line}"
         return _secrets.without_in(line)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.cells import csv_line, inert, on_one_line
+from pipeline.cells import csv_line, inert, on_one_line, visible
 
 
 @pytest.mark.parametrize("start", [*"=+-@\t\r\n", "\uff1d", "\uff0b", "\uff0d", "\uff20"])
@@ -34,3 +34,9 @@ def test_a_record_is_read_again(cells: list[str], delimiter: str) -> None:
 @given(st.text())
 def test_what_is_put_on_one_line_can_be_printed(text: str) -> None:
     assert on_one_line(text).isprintable()
+
+
+@given(st.text())
+def test_what_is_made_visible_can_be_printed_and_keeps_its_spaces(text: str) -> None:
+    assert visible(text).isprintable()
+    assert visible(f"  {text}  ").count(" ") == text.count(" ") + 4

@@ -37,7 +37,7 @@ def test_a_triple_reads_as_a_path() -> None:
     ],
 )
 def test_config_parts_come_in_two_forms(type_name: str | None, is_config: bool) -> None:
-    assert Part(type_name=type_name).is_config is is_config
+    assert Checkpoint(parts=(Part(type_name=type_name),)).config_part_count == is_config
 
 
 def test_config_parts_are_counted() -> None:

@@ -164,6 +164,20 @@ def test_demo_shows_every_verdict(tmp_path: Path) -> None:
     assert (tmp_path / "outputs/demo/current/report.html").is_file()
 
 
+def test_the_readme_shows_what_the_demo_gives(tmp_path: Path) -> None:
+    """Its first table is four rows of the table `outcomes`."""
+    ended = command("demo", ROOT / "inputs/sample.csv", "--output-dir", tmp_path)
+    found = table(Path(ended.out.splitlines()[-1]), "outcomes")
+    text = (ROOT / "README.md").read_text("utf-8")
+    columns, _, *shown = text[text.index("| cluster_name |") :].partition("\n\n")[0].splitlines()
+    names = [name.strip() for name in columns.strip("|").split("|")]
+
+    assert len(shown) == 4
+    for line in shown:
+        cells = [cell.strip() or None for cell in line.strip("|").split("|")]
+        assert cells in [[row[name] and str(row[name]) for name in names] for row in found]
+
+
 def test_demo_takes_the_sample(tmp_path: Path) -> None:
     """inputs/sample.csv is what the demo's fleet answers, to the byte."""
     ended = command("demo", ROOT / "inputs/sample.csv", "--output-dir", tmp_path)

@@ -79,6 +79,13 @@ def test_a_policy_that_is_not_there(tmp_path: Path) -> None:
     assert "none.toml cannot be read: No such file or directory; what to do: check" in ended.err
 
 
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    ended = command("policy", "check", "/dev/zero")
+
+    assert ended.code == 78
+    assert "has more than 4,194,304 bytes" in ended.err
+
+
 def test_explain_tells_of_the_default_or_of_a_file() -> None:
     default = command("policy", "explain")
     sample = command("policy", "explain", ROOT / "inputs/policy.toml")

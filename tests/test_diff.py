@@ -211,13 +211,18 @@ def test_evidence_that_is_gone_is_said(night: Night, lenient: Path) -> None:
 def test_fail_on_new(night: Night) -> None:
     """What was open in the run before ends with 0 or 3; the run's own code stays."""
     night.input.write_text(night.input.read_text("utf-8").rpartition("x,")[0], "utf-8")
-    assert run(night, 3, "--fail-on", "new").code == 1  # nothing to compare with: all is new
+    first = run(night, 3, "--fail-on", "new")
+    assert first.code == 1
+    assert "no earlier run to compare with, so all that is open counts as new" in first.err
     same = run(night, 2, "--fail-on", "new")
     assert same.code == 0
     assert facts(same.run)["exit_code"] == summary(same.run)["exit_code"] == 1
     assert "was open in" in same.err
     night.become(t0="absent")
-    assert run(night, 1, "--fail-on", "new").code == 1
+    worse = run(night, 1, "--fail-on", "new", "--quiet")
+    assert worse.code == 1
+    since = summary(same.run)["run"]["audit_date"]
+    assert f"Newly open since {since}: 1 checkpoint." in worse.err
     assert run(night, 1, "--fail-on", "new", "--fresh").code == 1  # asking again silences nothing
     assert run(night, 0, "--fail-on", "new").code == 0
     assert run(night, 0, "--fresh").code == 1
@@ -242,7 +247,24 @@ def test_a_finding_on_a_cluster_is_new_too(night: Night) -> None:
     assert counted(found) == {"still_failing": 2, "gone": 8}
     assert (found["newly_open"], found["newly_open_findings"]) == (0, 1)
     assert ended.code == 4
+    assert ": 1 finding on clusters." in ended.err
     assert run(night, 0, "--fail-on", "new", "--fresh").code == 4
+
+
+def test_the_one_line_of_a_quiet_night_names_a_waiver_that_lapsed(
+    night: Night, tmp_path: Path
+) -> None:
+    lapsed = tmp_path / "policy.toml"
+    lapsed.write_text(
+        '[[waivers]]\nid = "W-1"\nreason = "r"\nowner = "o"\napprover = "a"\n'
+        'expires = 2026-01-31\nrules = ["restorable-false", "no-restorable-checkpoint"]\n',
+        "utf-8",
+    )
+    ended = run(night, 0, "--quiet", "--policy", lapsed)
+
+    assert ended.code == 4
+    (line,) = ended.err.splitlines()
+    assert "Waiver W-1 lapsed on 2026-01-31." in line
 
 
 # --- diff ---------------------------------------------------------------------------------------
@@ -312,7 +334,7 @@ def test_diff_of_what_is_not_there(night: Night) -> None:
 def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
     """Manifests are read from folders that others may have written."""
     told = ComparedRun("run\x1b[2J", "a\nb", TODAY, "1", "ab" * 32, complete=True, exit_code=0)
-    shown = Change(ChangeKind.NEW, "5f" * 12, "or\x1bders", "1", None, Verdict.FAIL)
+    shown = Change(ChangeKind.NEW, "5f" * 12, "or\x1bders", "1", "x\ny", Verdict.FAIL)  # type: ignore[arg-type]
     every = dict.fromkeys(ChangeKind, 1)
     made = Changes(
         since_run_id="run",
@@ -329,6 +351,7 @@ def test_what_a_run_says_of_itself_steers_no_terminal() -> None:
     text = as_text(Diff(told, told, made))
 
     assert "\x1b" not in text
+    assert not [line for line in text.splitlines() if line.startswith("y")]
     assert json.loads(as_json(Diff(told, told, made)))["older"]["run_id"] == "run\x1b[2J"
 
 

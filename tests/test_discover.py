@@ -484,7 +484,10 @@ def test_a_link_is_written_through(tmp_path: Path) -> None:
 
 def test_what_is_no_file_is_left_alone(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for place in (tmp_path, tmp_path / "pipe", tmp_path / "no" / "folder"):
+    (tmp_path / "loop").symlink_to("loop")
+    here = [tmp_path / name for name in ("pipe", "loop", "loop/new", "no/folder", "x" * 300)]
+    for place in (tmp_path, *here):
         with pytest.raises(OutputsUnwritable, match=r"cannot be written|no regular file"):
             with writing(place):
                 pass
+    assert {path.name for path in tmp_path.iterdir()} == {"pipe", "loop"}

@@ -14,7 +14,7 @@ from pipeline.findings import judge
 from pipeline.judgements import Cluster, Finding, Judgement, Outcome
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import Policy, Scope, default_policy, read_policy
-from pipeline.rules import RULE_IDS
+from pipeline.rules import RULES
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS
 
 G = "5f" * 12
@@ -389,7 +389,7 @@ def test_the_policy_says_what_a_finding_is_worth() -> None:
 
 
 def test_the_ids_of_rules_are_a_contract() -> None:
-    assert RULE_IDS == (
+    assert tuple(RULES) == (
         "restorable-false",
         "restorable-not-reported",
         "token-not-discovered",

@@ -266,6 +266,7 @@ HOSTILE = Night(
     state=DAMAGED,
     run_id="=cmd()\x1b[2J" + "x" * 500,
     policy_name='"a,\nb' + "y" * 500,
+    policy_sha256="ab\n\u2028\x1bcd",
     rules_version="9" * 500,
     damaged_runs=("=1\n+2",),
 )
@@ -281,6 +282,8 @@ def test_what_manifests_say_is_inert() -> None:
     assert not any(cell.startswith(("=", "+")) for cell in row)
     for text in (as_csv(history), as_text(history)):
         assert "\x1b" not in text
+    # The head, the night, nothing, the damaged run, the sum.
+    assert len(as_text(history).splitlines()) == 5
     assert max(map(len, as_text(history).splitlines())) < 250
     assert json.loads(as_json(history))["nights"][0]["run_id"] == HOSTILE.run_id
 

@@ -8,6 +8,7 @@ from pipeline.outcomes import (
     TRANSIENT_KINDS,
     UNAVAILABLE_KINDS,
     UNSETTLED_KINDS,
+    UNTOLD_KINDS,
     Failure,
     FailureKind,
     Verdict,
@@ -18,6 +19,7 @@ SETS = {
     "transient": TRANSIENT_KINDS,
     "unavailable": UNAVAILABLE_KINDS,
     "unsettled": UNSETTLED_KINDS,
+    "untold": UNTOLD_KINDS,
     "run-ending": RUN_ENDING_KINDS,
 }
 OUTAGE = {"transient", "unavailable", "unsettled"}
@@ -40,13 +42,13 @@ BELONGS: dict[str, set[str]] = {
     "unexpected_status": set(),
     "other_checkpoint": set(),
     "too_large": set(),
-    "throttled": {"unsettled"},
+    "throttled": {"unsettled", "untold"},
     "server_error": OUTAGE,
     "unreachable": OUTAGE,
     "timed_out": OUTAGE,
     "cut": OUTAGE,
     "unreadable": OUTAGE,
-    "not_asked": WITHDRAWN,
+    "not_asked": WITHDRAWN | {"untold"},
 }
 
 

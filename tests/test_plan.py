@@ -281,6 +281,14 @@ def test_a_long_bad_line_is_shortened() -> None:
     assert " " * 9 + "y" * 70 + "…" in shown
 
 
+def test_no_name_begins_a_line_of_its_own() -> None:
+    told = found((1,), bad_lines=1)
+    lying = msgspec.structs.replace(told, source="x\ny", bad_lines=("x\u2028y",))
+    shown = as_text(make_plan(lying, {}, Pace())).splitlines()
+
+    assert not [line for line in shown if line.startswith("y")]
+
+
 @pytest.mark.parametrize(
     ("count", "said"), [(1, "1s"), (1_080 + 450, "1m01s"), (1_080 + 450 * 125, "2h05m")]
 )

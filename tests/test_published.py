@@ -64,6 +64,17 @@ def test_what_names_no_run(named: str, tmp_path: Path) -> None:
         find_run(tmp_path, named)
 
 
+def test_a_name_that_no_file_system_has(tmp_path: Path) -> None:
+    publish(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
+    for named in ("x" * 300, f"./{'x' * 300}"):
+        with pytest.raises(InputMissing, match="cannot be looked up: File name too long"):
+            find_run(tmp_path, named)
+    for named in ("loop", str(tmp_path / "loop")):
+        with pytest.raises(InputMissing, match="there is no run"):
+            find_run(tmp_path, named)
+
+
 def test_the_manifest_is_read(tmp_path: Path) -> None:
     manifest = read_run(publish(tmp_path)).manifest
 

@@ -262,7 +262,7 @@ def of_clusters(count: int) -> Summary:
         cluster(
             cluster_name=name,
             verdict=Verdict.PASS if age else Verdict.FAIL,
-            newest_restorable_at=START if age else None,
+            newest_restorable_at=START - timedelta(seconds=age) if age else None,
             rpo_age_s=age,
             rpo_status=STATUSES.get(name, RpoStatus.EXCEEDED),
             owner="team-b" if name == "old" else "team-a",
@@ -338,8 +338,8 @@ async def test_clusters_are_sorted_by_mouse(tmp_path: Path, viewport: dict[str, 
             orders.append((await header.get_attribute("aria-sort"), await names(page)))
 
         assert orders == [
-            ("descending", ["none", "older", "old", "young"]),
-            ("ascending", ["young", "old", "older", "none"]),
+            ("ascending", ["none", "older", "old", "young"]),
+            ("descending", ["young", "old", "older", "none"]),
             (None, ["old", "older", "none", "young"]),
         ]
         assert len(heard) == 1

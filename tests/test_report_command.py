@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ConfigurationWrong, InputUnusable
+from pipeline.errors import ConfigurationWrong, InputUnusable, OutputsUnwritable
 from pipeline.outcomes import FailureKind
 from pipeline.policy import default_policy, read_policy
 from pipeline.published import PublishedRun, find_folder, read_run, sha256_of
@@ -205,6 +205,55 @@ def test_a_link_into_a_run_is_seen_through(run: PublishedRun, tmp_path: Path) ->
 
     with pytest.raises(ConfigurationWrong, match="lies in the run"):
         check_place(tmp_path / "link" / "new")
+
+
+def test_a_link_that_leads_nowhere_is_said(run: PublishedRun, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("nothing")
+
+    for name in ("loop", "dangling", "loop/new", "dangling/new"):
+        for write in (report_plainly, judge_plainly):
+            with pytest.raises(ConfigurationWrong, match="is a link that leads nowhere"):
+                write(run, tmp_path / name)
+    assert {path.name for path in tmp_path.iterdir()} == {"loop", "dangling", "outputs"}
+
+
+def report_plainly(run: PublishedRun, to: Path) -> None:
+    report_again(run, [Format.MD], to)
+
+
+def judge_plainly(run: PublishedRun, to: Path) -> None:
+    judge_anew(run, default_policy(), to, START)
+
+
+def test_a_place_that_no_file_system_has(run: PublishedRun, tmp_path: Path) -> None:
+    for write in (report_plainly, judge_plainly):
+        with pytest.raises(OutputsUnwritable, match="cannot be written: File name too long"):
+            write(run, tmp_path / ("x" * 300))
+
+
+def test_a_link_to_an_empty_folder_is_one(run: PublishedRun, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    judge_plainly(run, tmp_path / "link")
+
+    assert (tmp_path / "link").is_symlink()
+    assert verify(tmp_path / "empty").sound
+    assert {path.name for path in tmp_path.iterdir()} == {"empty", "link", "outputs"}
+
+
+def test_the_working_directory_is_not_replaced(
+    run: PublishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    for to in (Path(), tmp_path / "here"):
+        with pytest.raises(ConfigurationWrong, match="is the working directory"):
+            judge_plainly(run, to)
+    judge_plainly(run, Path("below"))
+    report_plainly(run, Path())
+    assert {path.name for path in Path().iterdir()} == {"below", "report.md"}
 
 
 def test_another_judgement_wants_an_empty_folder(run: PublishedRun, tmp_path: Path) -> None:

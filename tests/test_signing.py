@@ -92,6 +92,14 @@ def test_whose_signature_it_is(key: Path, file: Path, allowed: Path, tmp_path: P
         check_signer(file, allowed, ME)
 
 
+def test_a_list_of_signers_that_is_none(key: Path, file: Path, allowed: Path) -> None:
+    """The run is not to blame for it."""
+    Signer(key).sign(file)
+    allowed.write_text(f"{ME} no-key\n")
+    with pytest.raises(ConfigurationWrong, match="--allowed-signers"):
+        check_signer(file, allowed, ME)
+
+
 # ── keys that do not sign ────────────────────────────────────────────────────────────────────────
 
 
@@ -120,7 +128,10 @@ def test_keys_that_are_none(named: str, tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_openssh(key: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(ConfigurationWrong, match="there is no ssh-keygen"):
+    with pytest.raises(ConfigurationWrong, match="ssh-keygen cannot be run: No such file"):
+        Signer(key)
+    (tmp_path / "ssh-keygen").write_text("nothing that can be run")
+    with pytest.raises(ConfigurationWrong, match="ssh-keygen cannot be run: "):
         Signer(key)
 
 

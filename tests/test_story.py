@@ -15,7 +15,7 @@ from pipeline.rules import RULES
 from pipeline.story import State, Story, as_text, find_triple, story_of
 from tests.doubles import reply
 from tests.durability import Starter, table
-from tests.recorded import Answers, Recorder, of_every_kind, ref
+from tests.recorded import Answers, Recorder, good, of_every_kind, ref
 
 PAGES = [[ref(n, 3) for n in range(1, 4)]]
 
@@ -171,6 +171,25 @@ def test_the_command_steers_no_terminal(tmp_path: Path, starter: Starter) -> Non
     assert "evil" in text.out
     assert all(line.isprintable() for line in text.out.splitlines())
     assert document["outcome"]["verdict"] == "INCONCLUSIVE"
+
+
+LIES = "x\nverdict: PASS\r\u2028verdict: PASS\x85verdict: PASS"
+
+
+def test_no_datum_begins_a_line_of_its_own(tmp_path: Path) -> None:
+    """A label, a policy's name, a shard's name and an error's detail, which others choose."""
+    part = {"typeName": "REPLICA_SET", "replicaSetName": LIES, "shardName": LIES}
+    document = {"error": 500, "errorCode": "X", "detail": LIES}
+    lying: Answers = {ref(1): [good(ref(1), parts=[part])], ref(2): [reply(500, document)]}
+    policy = read_policy(f"name = {json.dumps(LIES)}\nowner_label = 'owner'\n")
+    more = f'{ref(3).group_id},orders,{ref(3).checkpoint_id},"{LIES}"\n'
+    run = Recorder(tmp_path).publish(lying, policy=policy, more=more, not_asked="1")
+
+    for number, verdict in ((1, "FAIL"), (2, "INCONCLUSIVE"), (3, "INCONCLUSIVE")):
+        text = as_text(told(run, number))
+        assert "verdict: PASS" in text
+        said = [line for line in text.splitlines() if line.startswith("verdict: ")]
+        assert said == [f"verdict: {verdict}"]
 
 
 def test_a_run_that_was_changed_has_no_story(

@@ -13,12 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import InputMissing
+from pipeline.policy import default_policy
 from pipeline.published import PublishedRun, find_folder, read_run, sha256_of
+from pipeline.replay import judge_anew
 from pipeline.signing import Signer
 from pipeline.verify import Verification, as_text, intact, verify
 from pipeline.verify.intact import SUMS, Trust
 from tests.durability import Starter
-from tests.recorded import Answers, Recorder, good, of_every_kind, ref
+from tests.recorded import START, Answers, Recorder, good, of_every_kind, ref
 
 PAGES = [[ref(n, 3) for n in range(1, 4)], [ref(n, 3) for n in range(4, 6)]]
 
@@ -217,6 +219,17 @@ def test_a_file(change: Callable[[PublishedRun], str], run: PublishedRun) -> Non
     assert any(said in problem for problem in found.intact.problems), found.intact.problems
 
 
+def test_no_name_begins_a_line_of_its_own(run: PublishedRun) -> None:
+    (run.path / "x\nre-derived: yes\u2028run x: sound").write_text("mine")
+    lines = as_text(verify(run.path)).splitlines()
+
+    assert [line for line in lines if not line.startswith(" ")] == [
+        f"run {run.run_id}: NOT SOUND",
+        "intact: NO",
+        "re-derived: yes",
+    ]
+
+
 # ── neighbours ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -264,6 +277,55 @@ def test_a_pointer_to_nothing(run: PublishedRun) -> None:
     shutil.rmtree(last)
 
     assert any("which is not there" in each for each in problems(first))
+
+
+@pytest.fixture
+def judged(run: PublishedRun, tmp_path: Path) -> Path:
+    """A run's evidence, judged anew in a folder of its own."""
+    judge_anew(run, default_policy(), tmp_path / "elsewhere" / "judged", START)
+    return tmp_path / "elsewhere" / "judged"
+
+
+def of(run: PublishedRun) -> Trust:
+    return Trust(output_dir=run.path.parents[2])
+
+
+def test_a_judgement_names_the_run_that_it_is_of(run: PublishedRun, judged: Path) -> None:
+    digest = sha256_of(run.path / "manifest.json")
+    alone, found = verify(judged), verify(judged, of(run))
+
+    assert alone.sound
+    assert found.sound
+    named = f"judged anew: of {run.run_id}, "
+    assert alone.intact.said[-1] == f"{named}which is not found; its manifest had SHA-256 {digest}"
+    assert found.intact.said[-1] == f"{named}compared with {run.path / 'manifest.json'}"
+    assert not [said for said in alone.intact.said if said.startswith("chain")]
+
+
+def test_a_judgement_knows_its_run_again(run: PublishedRun, judged: Path) -> None:
+    shutil.copytree(run.path, judged.parent / "copy")
+    assert verify(judged).sound
+    rewrite(judged.parent / "copy")
+    rewrite(run.path)
+
+    for trust, changed in ((Trust(), judged.parent / "copy"), (of(run), run.path)):
+        said = [each for each in verify(judged, trust).intact.problems if str(changed) in each]
+        assert "which by the judgement of it is" in said[0]
+
+
+def test_a_judgement_of_two_runs(judged: Path) -> None:
+    rewrite(judged, judged_anew={"of": {"run_id": "another", "manifest_sha256": "0" * 64}})
+
+    assert any("judged_anew names another" in each for each in verify(judged).intact.problems)
+
+
+def test_a_pointer_that_loops(run: PublishedRun) -> None:
+    (run.path.parent / "loop").symlink_to("loop")
+    pointer = run.path.parents[1] / "current.json"
+    told = json.loads(pointer.read_text("utf-8"))
+    pointer.write_text(json.dumps(told | {"path": "runs/loop", "run_id": "another"}), "utf-8")
+
+    assert any("which is not there" in each for each in problems(run.path))
 
 
 def problems(folder: Path) -> tuple[str, ...]:
@@ -329,6 +391,9 @@ def twice_the_last(rows: list[Row]) -> list[Row]:
     return [*rows, rows[-1]]
 
 
+#: As if the triple had ended without a reply, and yet with what a waiver could excuse.
+UNTOLD = {"reply_id": None, "reply_sha256": None, "failure_kind": "checkpoint_absent"}
+
 FORGERIES = {
     "a verdict": ("outcomes", setting(3, verdict="PASS"), "verdict is 'PASS', wanted 'FAIL'"),
     "an excuse": ("outcomes", setting(3, excused_by="w-1"), "excused_by is 'w-1', wanted None"),
@@ -338,6 +403,12 @@ FORGERIES = {
     "a digest": ("outcomes", setting(0, reply_sha256="0" * 64), "reply_sha256 is"),
     "attempts": ("outcomes", setting(0, attempts=9), "attempts 9, at most 1"),
     "another reply": ("outcomes", setting(0, reply_id=5), "reply 5, which should answer"),
+    "no reply": ("outcomes", setting(3, **UNTOLD), "'checkpoint_absent' is no reason"),
+    "a refusal that nobody said": (
+        "outcomes",
+        setting(7, failure_kind="project_refused"),
+        "'project_refused' is no reason",
+    ),
     "no outcome": ("outcomes", without(0), "outcomes: row 0 is"),
     "one outcome more": ("outcomes", twice(0), "row 1 is"),
     "restorable": ("checkpoints", setting(3, restorable=True), "restorable is True, wanted False"),
@@ -382,9 +453,20 @@ def test_a_good_reply_that_is_passed_over_is_pointed_at(alone: Path) -> None:
 
     assert not [said for said in untouched.rederived.said if "does not count" in said]
     assert any(
-        said.startswith("of 1 triples a later good reply does not count: ") and str(ref(5)) in said
+        said.startswith("of 1 triples a later definite reply does not count: ")
+        and str(ref(5)) in said
         for said in found.rederived.said
     )
+
+
+@pytest.mark.parametrize("number", [5, 6], ids=["a checkpoint", "an absence"])
+def test_a_definite_reply_that_is_left_out_is_pointed_at(number: int, alone: Path) -> None:
+    """As of a run that was killed in between: what was said last is not what counts."""
+    unasked = UNTOLD | {"failure_kind": "not_asked"}
+    found = forge(alone, "outcomes", setting(number - 1, **unasked))
+
+    (said,) = [said for said in found.rederived.said if "does not count" in said]
+    assert str(ref(number)) in said
 
 
 def test_forged_facts(alone: Path) -> None:
@@ -408,6 +490,69 @@ def test_forged_texts(alone: Path) -> None:
     assert "unresolved.csv: is not what the outcomes give" in text
     assert "evidence/policy.toml: has SHA-256" in text
     assert "summary.json: counts.fail_count is 0, wanted " in text
+
+
+SUMMARY: dict[str, Any] = {
+    "answer": "Yes",
+    "headline": "15 of 15 checkpoints pass.",
+    "exit_meaning": "complete, nothing open",
+    "population": "population: everything",
+    "duration_s": 1.5,
+    "laws": [],
+    "shortfalls": ["none"],
+    "projects": [],
+    "clusters": [],
+    "clusters_left_out": 1,
+    "failing": {"shown": [], "left_out": 0},
+    "absent": {"shown": [], "left_out": 0},
+    "inconclusive": {"shown": [], "left_out": 0},
+    "rules": [],
+    "kinds": [],
+    "cluster_findings": [{"rule_id": "mine"}],
+    "bad_lines": {"shown": [], "left_out": 0},
+    "statements": [],
+    "waivers": [{"id": "W-1"}],
+    "excused": {"FAIL": 3},
+    "policy": None,
+    "timeline": None,
+    "mine": "too",
+}
+
+
+@pytest.mark.parametrize("name", SUMMARY)
+def test_a_forged_summary(name: str, alone: Path) -> None:
+    summary = json.loads((alone / "summary.json").read_text("utf-8"))
+    assert summary.get(name) != SUMMARY[name]
+    (alone / "summary.json").write_text(json.dumps(summary | {name: SUMMARY[name]}))
+    rewrite(alone)
+    found = verify(alone).rederived
+
+    assert found.problems
+    assert all(each.startswith(f"summary.json: {name}") for each in found.problems)
+
+
+@pytest.mark.parametrize("notices", [[], None])
+def test_a_notice_that_was_left_out(notices: Any, tmp_path: Path) -> None:
+    folder = Recorder(tmp_path).publish(of_every_kind(), not_asked="1").path
+    summary = json.loads((folder / "summary.json").read_text("utf-8"))
+    assert verify(folder).sound
+    (folder / "summary.json").write_text(json.dumps(summary | {"notices": notices}))
+    rewrite(folder)
+
+    assert [*verify(folder).rederived.problems] == [
+        "summary.json: notices lack '1 triples were not asked before the deadline.'"
+    ]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"complete": True}, {"exit_code": 0}, {"policy_name": "strict"}], ids=str
+)
+def test_a_forged_ending(facts: dict[str, Any], alone: Path) -> None:
+    rewrite(alone, **facts)
+    ((name, value),) = facts.items()
+    (problem,) = verify(alone).rederived.problems
+
+    assert problem.startswith(f"manifest.json: {name} is {value}, wanted ")
 
 
 def test_rows_that_the_manifest_miscounts(alone: Path) -> None:
@@ -455,6 +600,21 @@ def test_another_version_of_the_rules_is_named_and_no_tampering(alone: Path) -> 
     assert not forge(alone, "checkpoints", setting(0, restorable=None)).sound
 
 
+def test_another_version_of_the_program_says_it_in_other_words(alone: Path) -> None:
+    """No tampering either; the numbers are compared all the same."""
+    summary = json.loads((alone / "summary.json").read_text("utf-8"))
+    reworded = summary | {"headline": "Mostly fine.", "more": 1, "notices": []}
+    (alone / "summary.json").write_text(json.dumps(reworded))
+    of_version(alone, "tool_version", "0.0.9")
+    found = verify(alone)
+    (alone / "summary.json").write_text(json.dumps(summary | {"excused_count": 7}))
+    of_version(alone, "tool_version", "0.0.9")
+
+    assert found.sound, found.rederived.problems
+    assert any("published by version 0.0.9" in each for each in found.rederived.said)
+    assert any("excused_count is 7" in each for each in problems(alone))
+
+
 def test_another_version_of_the_tables(alone: Path) -> None:
     of_version(alone, "schema_version", "0")
     found = verify(alone)
@@ -476,7 +636,7 @@ def test_the_command(run: PublishedRun, starter: Starter) -> None:
     assert wrong.code == 1
     assert json.loads(wrong.out)["intact"]["sound"] is False
     assert json.loads(wrong.out)["rederived"]["sound"] is True
-    assert "not what was published" in wrong.err
+    assert "is not sound: " in wrong.err
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pipeline.auth import Credentials
     from pipeline.judgements import Judgement
     from pipeline.publication import Published
+    from pipeline.report import Summary
     from pipeline.settings import Settings
 
 log = logging.getLogger("pipeline")
@@ -52,17 +53,34 @@ async def audited(
         watcher.ended()
 
 
-def words_of(published: "Published") -> str:
-    """The answer of a published run, and before it what else whoever loads it has to know."""
-    said = f"{published.summary.answer}: {published.summary.headline}"
-    return said if published.is_current else f"{_NOT_CURRENT}. {said}"
+def words_of(published: "Published", news: str = "") -> str:
+    """The answer of a published run, and before it what else whoever loads it has to know.
+
+    `news` are sentences about what is new in it.
+    """
+    is_current, summary = published.is_current, published.summary
+    said = ["" if is_current else _NOT_CURRENT, f"{summary.answer}: {summary.headline}", news]
+    return " ".join(filter(None, [*said, *_lapsed(summary)]))
 
 
-_NOT_CURRENT = "published, but not current: a later night's run is, or another of this night"
+_NOT_CURRENT = "published, but not current: a later night's run is, or another of this night."
 
 
-def say_published(published: "Published", code: int, *, quiet: bool, hint: str = "") -> None:
-    """Say how a published run ended, and what to do if there is something."""
+def _lapsed(summary: "Summary") -> list[str]:
+    """Name the waivers that have lapsed and whose weight is felt again; the first few of them."""
+    missed = [use for use in summary.waivers if use.state == _LAPSED and use.count]
+    more = len(missed) - _NAMED_WAIVERS
+    said = [f"Waiver {use.id} lapsed on {use.expires_on}." for use in missed[:_NAMED_WAIVERS]]
+    return [*said, *([f"{more} more waivers have lapsed."] if more > 0 else [])]
+
+
+_LAPSED, _NAMED_WAIVERS = "lapsed", 3
+
+
+def say_published(
+    published: "Published", code: int, *, quiet: bool, hint: str = "", news: str = ""
+) -> None:
+    """Say how a published run ended, what is new in it, and what to do if there is something."""
     from pipeline import talk
 
     summary = published.summary
@@ -86,7 +104,7 @@ def say_published(published: "Published", code: int, *, quiet: bool, hint: str =
         log.warning("%s", notice)
     report = published.path / "report.html"
     digest = f"manifest sha256:{published.manifest_sha256}"
-    said = f"{words_of(published)} Report: {report} ({digest})"
+    said = f"{words_of(published, news)} Report: {report} ({digest})"
     talk.say_end(code, said, hint=hint, is_notable=not published.is_current)
     if code or not quiet or not published.is_current:
         print_result(str(published.path))

@@ -7,7 +7,7 @@ import typer
 
 from pipeline.cli.audited import print_result
 from pipeline.errors import ExitCode
-from pipeline.options import LogFormat, LogFormatOption, OutputDir, Run, TextOrJson
+from pipeline.options import LogFormat, LogFormatOption, OutputDir, Quiet, Run, TextOrJson
 
 
 def explain(
@@ -23,6 +23,7 @@ def explain(
         TextOrJson, typer.Option("--format", help="What is printed: text or json.")
     ] = TextOrJson.TEXT,
     log_format: LogFormatOption = LogFormat.TEXT,
+    quiet: Quiet = False,
 ) -> None:
     """Tell the story of one triple: its line, requests, waits, replies, rules, verdict, excuse."""
     import msgspec
@@ -32,7 +33,7 @@ def explain(
     from pipeline.story import as_text, find_triple, story_of
     from pipeline.tables import only_write
 
-    talk.set_up(log_format=log_format, quiet=False)
+    talk.set_up(log_format=log_format, quiet=quiet)
     only_write()
     found = find_run(output_dir, run)
     story = story_of(found, find_triple(found, triple))

@@ -167,8 +167,9 @@ def run(
             )
         )
         code = _final_code(published, fail_on, exit_zero=exit_zero)
-        ending.published(code, words_of(published))
-    say_published(published, code, quiet=quiet, hint=_hint(published))
+        news = _news(published, fail_on)
+        ending.published(code, words_of(published, news))
+    say_published(published, code, quiet=quiet, hint=_hint(published), news=news)
     raise typer.Exit(code)
 
 
@@ -243,6 +244,22 @@ def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> 
         log.info("what is open was open in %s already", changes.since_run_id)
         return _exit_zero(code)
     return _exit_zero(code) if exit_zero else code
+
+
+def _news(published: "Published", fail_on: FailOn) -> str:
+    """Say how much of what is open was not, where the exit code goes by that."""
+    summary = published.summary
+    changes = summary.changes
+    if fail_on is FailOn.ANY or summary.exit_code == _exit_zero(summary.exit_code):
+        return ""
+    if changes is None:
+        return "There is no earlier run to compare with, so all that is open counts as new."
+    counts = (
+        (changes.newly_open, "checkpoint"),
+        (changes.newly_open_findings, "finding on clusters"),
+    )
+    said = " and ".join(f"{count:,} {noun}" for count, noun in counts if count)
+    return f"Newly open since {changes.since_audit_date}: {said or 'nothing'}."
 
 
 def _hint(published: "Published") -> str:

@@ -52,14 +52,25 @@ def verify(
     talk.set_up(log_format=log_format, quiet=quiet)
     only_write()
     _check_options(manifest_sha256, allowed_signers, signer)
-    trust = Trust(manifest_sha256=manifest_sha256, allowed_signers=allowed_signers, signer=signer)
+    trust = Trust(
+        manifest_sha256=manifest_sha256,
+        allowed_signers=allowed_signers,
+        signer=signer,
+        output_dir=output_dir,
+    )
     found = verified(find_folder(output_dir, run), trust)
     code = ExitCode.COMPLETE if found.sound else ExitCode.OPEN
     if code or not quiet:
         print_result(_printed(found, output_format))
-    said = "sound" if found.sound else "not sound: it is not what was published"
+    wrong = (*found.intact.problems, *found.rederived.problems)
+    said = f"not sound: {_first(wrong)}" if wrong else "sound"
     talk.say_end(code, f"the run {found.run_id} is {said}")
     raise typer.Exit(code)
+
+
+def _first(problems: tuple[str, ...]) -> str:
+    more = len(problems) - 1
+    return problems[0] + (f" (and {more:,} more)" if more else "")
 
 
 def _check_options(manifest_sha256: str, allowed_signers: Path | None, signer: str) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from pipeline.excuses import WaiverState, WaiverUse
 from pipeline.outcomes import Verdict
 from pipeline.report.summary import KindCount, OwnerCount, RuleCount, Summary
 from pipeline.report.words import plural, sentence
@@ -43,6 +44,7 @@ def actions_of(summary: Summary) -> Iterator[Action]:
     for kind in sorted(summary.kinds, key=lambda kind: kind.verdict, reverse=True):
         if count := kind.count - kind.excused_count:
             yield _about_kind(kind, count)
+    yield from map(_about_waiver, filter(_wants_a_decision, summary.waivers))
     if count := summary.run.bad_line_count:
         so, advice = "Could not be used, so nothing was asked", "Mend them in the input"
         yield Action(plural(count, "input line"), so, advice, "bad-lines")
@@ -79,6 +81,18 @@ def _about_checkpoints(count: int, rules: list[RuleCount]) -> Action:
 def _about_kind(kind: KindCount, count: int) -> Action:
     advice = sentence(kind.advice)
     return Action(plural(count, "triple"), sentence(kind.meaning), advice, kind.verdict.lower())
+
+
+def _wants_a_decision(use: WaiverUse) -> bool:
+    has_lapsed, is_about_to = use.state is WaiverState.LAPSED, use.state is WaiverState.LAPSES_SOON
+    return is_about_to or (has_lapsed and use.count > 0)
+
+
+def _about_waiver(use: WaiverUse) -> Action:
+    lapses = "Lapsed" if use.state is WaiverState.LAPSED else "Lapses"
+    advice = "Mend what it bears, or have it approved anew"
+    who = f"Owner: {use.owner}"
+    return Action(f"Waiver {use.id}", f"{lapses} on {use.expires_on}", advice, "waivers", who)
 
 
 def _told_apart(clusters: list[tuple[str, str]]) -> list[str]:

@@ -348,7 +348,14 @@ def _worst_first(clusters: Iterable[ClusterRow]) -> list[ClusterRow]:
 
 
 #: The rule that finds clusters without any restorable checkpoint.
-_BARREN = "no-restorable-checkpoint"
+#: Rule over clusters → what is so of clusters that fail by it.
+_ON_CLUSTERS = {
+    "no-restorable-checkpoint": "without a restorable checkpoint",
+    "too-few-restorable": "with too few restorable checkpoints",
+    "rpo-age": "beyond the RPO",
+    "rpo-gap": "with too long a gap",
+    "retention-not-reached": "short of the retention",
+}
 
 _VERDICTS = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ABSENT, Verdict.PASS)
 _STATUSES = (
@@ -423,7 +430,9 @@ def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
     if not (tally.open_count or tally.unknown_count or facts.bad_line_count or short):
         return _yes(tally, of, said)
     excused = f", {_n(tally.excused_count, 'triple')} excused" if tally.excused_count else ""
-    answer = "No" if tally.open_count else "Not all known"
+    is_nothing_known = counts.inconclusive_count == counts.triple_count
+    unknown = "Nothing known" if is_nothing_known else "Not all known"
+    answer = "No" if tally.open_count else unknown
     return answer, _sentences(short, f"{of}; {said}{excused}." if said else f"{of}.")
 
 
@@ -438,21 +447,28 @@ def _yes(tally: Tally, of: str, said: str) -> tuple[str, str]:
 
 def _troubles(tally: Tally, facts: RunFacts) -> list[str]:
     """Say what does not pass, excused or not."""
-    counts, without_any = tally.counts, tally.failing_clusters[_BARREN]
-    others = tally.failing_clusters.total() - without_any
+    counts = tally.counts
     unknown, bad = counts.inconclusive_count, facts.bad_line_count
     fails = "fails" if counts.fail_count == 1 else "fail"
     said = [
         f"{_n(counts.fail_count, 'checkpoint')} {fails}" if counts.fail_count else "",
         f"{counts.absent_count:,} absent" if counts.absent_count else "",
-        f"{_n(without_any, 'cluster')} without a restorable checkpoint" if without_any else "",
-        f"{_n(others, 'other finding')} on whole clusters" if others else "",
+        *_cluster_troubles(tally),
         f"{_n(unknown, 'triple')} could not be determined ({tally.unknown_kinds})"
         if unknown
         else "",
         f"{_n(bad, 'input line')} could not be used" if bad else "",
     ]
     return list(filter(None, said))
+
+
+def _cluster_troubles(tally: Tally) -> list[str]:
+    """Say what whole clusters fail by, in the rules' own order."""
+    return [
+        f"{_n(count, 'cluster')} {_ON_CLUSTERS.get(rule_id, f'failing by {rule_id}')}"
+        for rule_id in RULES
+        if (count := tally.failing_clusters[rule_id])
+    ]
 
 
 def _sentences(*said: str) -> str:

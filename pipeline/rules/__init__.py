@@ -34,5 +34,3 @@ CLUSTER_RULES: tuple[Rule[Standing], ...] = (*recovery.RULES, *shards.RULES)
 #: Every rule by its id.
 RULES: dict[str, Rule[Any]] = {rule.rule_id: rule for rule in CHECKPOINT_RULES}
 RULES |= {rule.rule_id: rule for rule in CLUSTER_RULES}
-
-RULE_IDS = tuple(RULES)

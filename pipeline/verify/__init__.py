@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.cells import visible
 from pipeline.errors import AuditError
 from pipeline.published import read_run
 from pipeline.verify.intact import Answer, Trust, answer_of, is_intact
@@ -47,11 +48,11 @@ def _rederived(folder: Path) -> Answer:
 
 
 def as_text(found: Verification) -> str:
-    """Say it in lines for people."""
+    """Say it in lines for people; names of files and what the run says begin none of their own."""
     lines = [f"run {found.run_id}: {'sound' if found.sound else 'NOT SOUND'}"]
     lines += _lines("intact", found.intact)
     lines += _lines("re-derived", found.rederived)
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(visible, lines)) + "\n"
 
 
 def _lines(question: str, answer: Answer) -> list[str]:

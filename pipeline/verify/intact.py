@@ -6,6 +6,7 @@ a signature by a key that is kept elsewhere, stands against that.
 """
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from datetime import date
 from itertools import islice
@@ -29,12 +30,14 @@ class Trust(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody brings along from elsewhere to measure a run by.
 
     `manifest_sha256`: hexadecimal, from a log; `allowed_signers` and `signer`: whose signature is
-    wanted, as `ssh-keygen` has them. Empty or None: not brought along.
+    wanted, as `ssh-keygen` has them; `output_dir`: audits, among whose runs the one is looked for
+    that a judgement was made of. Empty or None: not brought along.
     """
 
     manifest_sha256: str = ""
     allowed_signers: Path | None = None
     signer: str = ""
+    output_dir: Path | None = None
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,13 +67,19 @@ class _File(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class _JudgedAnew(msgspec.Struct, frozen=True):
+    of: Previous
+
+
 class _Manifest(msgspec.Struct, frozen=True):
     run_id: str
     audit_date: date
     schema_version: str
     files: tuple[_File, ...]
     exit_code: int | None = None
+    parent_run_id: str | None = None
     previous: Previous | None = None
+    judged_anew: _JudgedAnew | None = None
     signature: Signature | None = None
 
 
@@ -107,7 +116,10 @@ class _Intact:
             self._check_pointer()
             self._check_attempts()
         self._check_neighbours()
-        self._check_chain()
+        if self._manifest.judged_anew is not None:
+            self._check_origin(self._manifest.judged_anew.of, trust.output_dir)
+        else:
+            self._check_chain()
         return answer_of(self._said, self._problems)
 
     # --- files ---
@@ -198,7 +210,8 @@ class _Intact:
         if current is None:
             return
         pointed = self._audit / current.path
-        if current.run_id == self._manifest.run_id or pointed.resolve() == self._folder.resolve():
+        is_it = os.path.realpath(pointed) == os.path.realpath(self._folder)
+        if current.run_id == self._manifest.run_id or is_it:
             self._said.append("current.json names it")
             self._check_current(current)
         elif not pointed.is_dir():
@@ -244,6 +257,29 @@ class _Intact:
         if count:
             self._said.append(f"{count} later runs name it")
 
+    def _check_origin(self, origin: Previous, output_dir: Path | None) -> None:
+        """A judgement made anew is not part of a chain; it names the run that it is of."""
+        if origin.run_id != self._manifest.parent_run_id:
+            parent = self._manifest.parent_run_id
+            said = f"judged_anew names {origin.run_id}, parent_run_id {parent}"
+            self._problems.append(f"{MANIFEST}: {said}")
+        found = self._manifests_of(origin.run_id, output_dir)
+        for path in found:
+            self._said.append(f"judged anew: of {origin.run_id}, compared with {path}")
+            if (digest := sha256_of(path)) != (wanted := origin.manifest_sha256):
+                said = f"has SHA-256 {digest}, which by the judgement of it is {wanted}"
+                self._problems.append(f"{path} {said}")
+        if not found:
+            said = f"not found; its manifest had SHA-256 {origin.manifest_sha256}"
+            self._said.append(f"judged anew: of {origin.run_id}, which is {said}")
+
+    def _manifests_of(self, run_id: str, output_dir: Path | None) -> list[Path]:
+        """Find a run beside this one, and among those that were published."""
+        beside = self._folder.parent.glob(f"*/{MANIFEST}")
+        published = output_dir.glob(f"*/runs/*/{MANIFEST}") if output_dir else ()
+        places = {os.path.realpath(path) for path in (*beside, *published) if _is_of(path, run_id)}
+        return sorted(map(Path, places - {os.path.realpath(self._folder / MANIFEST)}))
+
     def _check_chain(self) -> None:
         """Go back from run to run; that old ones were removed is no fault."""
         seen, name, previous = {self._manifest.run_id}, self._manifest.run_id, self._previous()
@@ -268,6 +304,20 @@ def _chain(count: int, first: str, missing: Previous | None) -> str:
     ends = f", then {missing.run_id}, which is not present" if missing else ", the first of all"
     back = f"{count} earlier runs back to {first}" if count else "no earlier run"
     return f"chain: {back}{ends}"
+
+
+class _Named(msgspec.Struct, frozen=True):
+    run_id: str
+
+
+def _is_of(manifest: Path, run_id: str) -> bool:
+    """Whether it is a run's, by its folder or its own word; one that cannot be read has none."""
+    if manifest.parent.name == run_id:
+        return True
+    try:
+        return msgspec.json.decode(manifest.read_bytes(), type=_Named).run_id == run_id
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        return False
 
 
 class _Link(msgspec.Struct, frozen=True):

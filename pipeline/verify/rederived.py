@@ -18,15 +18,16 @@ from typing import Any, TextIO, cast
 import msgspec
 import pyarrow.parquet as pq
 
+from pipeline import __version__
 from pipeline.derive import Rows, derive, facts_of
 from pipeline.errors import AuditError, InputUnusable
 from pipeline.evidence import POLICY_FILE, Evidence, policy_of, reading
 from pipeline.intake import KeptInput, load_input
 from pipeline.journal import Answered, Batch, Journal, StoredReply
-from pipeline.outcomes import FailureKind
+from pipeline.outcomes import UNSETTLED_KINDS, FailureKind
 from pipeline.policy import Policy, default_policy
 from pipeline.published import AS_IT_WAS, PublishedRun
-from pipeline.report import Tally
+from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUNS, SCHEMA_VERSION, Table
@@ -41,8 +42,12 @@ _JUDGED_COLUMNS = {
     RUNS.name: frozenset({"pass_count", "fail_count", "excused_count", "complete", "exit_code"}),
 }
 
-#: What of the summary are values; the rest is words about them.
-_SUMMED = ("run", "counts", "complete", "excused_count", "exit_code")
+#: What of the summary every version says alike; the rest is words and choices of its version.
+_SUMMED = frozenset({"run", "counts", "complete", "excused_count", "exit_code"})
+
+#: What of the summary rests on another run, and on what `discover` had listed. Among the notices
+#: are some about these: there may be more of them than follow from the run's own evidence.
+_ELSEWHERE = frozenset({"changes", "beyond", "notices"})
 
 
 def is_rederived(run: PublishedRun) -> Answer:
@@ -131,16 +136,41 @@ def _derive_again(run: PublishedRun, facts: RunFacts, policy: Policy, found: Pro
         )
     is_judged = facts.rules_version == RULES_VERSION
     collected = _Collected(run, facts, found)
-    desk = _Desk(run, found, is_judged=is_judged)
+    desk = _Desk(run, found, is_judged=is_judged, names=_names_of_summary(facts, found))
     tally = Tally(policy, run.manifest.shortfalls)
     for notice in run.manifest.notices:
         tally.notice(notice)
     try:
-        derive(collected, policy, facts, desk, tally)
+        summary = derive(collected, policy, facts, desk, tally)
     finally:
         collected.say_passed_over()
+    if is_judged:
+        _compare_ending(run, summary, policy, found)
     collected.compare_counts()
     found.say(f"{desk.compared:,} rows of {len(KEYS)} tables, from {collected.replies:,} replies")
+
+
+def _names_of_summary(facts: RunFacts, found: Problems) -> frozenset[str]:
+    """What of the summary is compared: all that the run's own evidence gives, where it is ours."""
+    if facts.tool_version == __version__:
+        return frozenset(Summary.__struct_fields__) - _ELSEWHERE
+    found.say(
+        f"published by version {facts.tool_version}, and this is {__version__}: of summary.json "
+        f"{', '.join(sorted(_SUMMED))} are compared, and not what it puts in words"
+    )
+    return _SUMMED
+
+
+def _compare_ending(run: PublishedRun, summary: Summary, policy: Policy, found: Problems) -> None:
+    """Compare how the run ended, and by which policy, as its manifest has it."""
+    wanted = {
+        "complete": summary.complete,
+        "exit_code": summary.exit_code,
+        "policy_name": policy.name,
+    }
+    for name, value in wanted.items():
+        if (stored := getattr(run.manifest, name)) != value:
+            found.problem("manifest.json", f"{name} is {stored}, wanted {value}")
 
 
 class _Collected:
@@ -195,24 +225,25 @@ class _Collected:
                 self._found.problem("outcomes", f"{row.ref}: attempts {row.attempts}, {wanted}")
 
     def _note_passed_over(self, batch: Batch) -> None:
-        """Keep which triples have a good reply later than the one that counts.
+        """Keep which triples have a definite reply later than the one that counts.
 
         That is so where a run was killed between a reply and its answer, and then had no time left.
         """
-        last_good = {
+        last_definite = {
             (each.group_id, each.cluster_name, each.checkpoint_id): each.reply_id
             for each in batch.replies
-            if each.failure_kind is None
+            if each.failure_kind is None or each.failure_kind not in UNSETTLED_KINDS
         }
         for row in batch.answered:
             counts = row.reply.reply_id if row.reply is not None else 0
-            if row.item is None and last_good.get(msgspec.structs.astuple(row.ref), 0) > counts:
+            last = last_definite.get(msgspec.structs.astuple(row.ref), 0)
+            if row.item is None and last > counts:
                 self._passed_over.append(str(row.ref))
 
     def say_passed_over(self) -> None:
         """Say what no table can: an answer was there, and another one counts."""
         if self._passed_over:
-            said = f"of {len(self._passed_over):,} triples a later good reply does not count"
+            said = f"of {len(self._passed_over):,} triples a later definite reply does not count"
             self._found.say(f"{said}: look into {', '.join(self._passed_over[:3])}")
 
     def compare_counts(self) -> None:
@@ -230,7 +261,11 @@ class _Collected:
 class _Desk:
     """Takes what is derived, and compares it with what was published."""
 
-    def __init__(self, run: PublishedRun, found: Problems, *, is_judged: bool) -> None:
+    def __init__(
+        self, run: PublishedRun, found: Problems, *, is_judged: bool, names: frozenset[str]
+    ) -> None:
+        """`names`: what of the summary is compared."""
+        self._names = names
         self._run = run
         self._found = found
         self._is_judged = is_judged
@@ -273,7 +308,7 @@ class _Desk:
                 self._found.problem(name, "is not what the outcomes give")
 
     def write(self, name: str, content: str | bytes) -> None:
-        """Compare the values of the summary; pages say them in words, which may be chosen anew."""
+        """Compare the summary; pages say the same once more, and may be laid out anew."""
         if name == "summary.json" and self._is_judged:
             self._compare_summary(msgspec.json.decode(content))
 
@@ -283,24 +318,42 @@ class _Desk:
             stored = msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
             raise InputUnusable(f"{path} cannot be read: {error}", hint=AS_IT_WAS) from error
-        found, derived = _values_of(stored), _values_of(wanted)
+        names = self._names
+        if names is not _SUMMED:
+            names = names | (stored.keys() - _ELSEWHERE)
+            self._compare_notices(stored.get("notices"), wanted["notices"])
+        found, derived = _values_of(stored, names), _values_of(wanted, names)
         for name in sorted(derived.keys() | found.keys()):
             if found.get(name) != derived.get(name):
-                said = f"{name} is {found.get(name)}, wanted {derived.get(name)}"
+                said = _unlike(name, found.get(name), derived.get(name))
                 self._found.problem("summary.json", said)
+
+    def _compare_notices(self, stored: Any, wanted: Sequence[str]) -> None:
+        """None may be left out that follows from the evidence and the manifest."""
+        listed = stored if isinstance(stored, list) else []
+        for notice in wanted:
+            if notice not in listed:
+                self._found.problem("summary.json", f"notices lack {notice!r}")
 
     def rows(self, table: Table) -> int:
         return self._rows.get(table.name, 0)
 
 
-def _values_of(summary: dict[str, Any]) -> dict[str, Any]:
-    """What of a summary are values, by dotted names."""
+def _values_of(summary: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Give what a summary has of `names`, by dotted names."""
     found: dict[str, Any] = {}
-    for name in _SUMMED:
+    for name in names:
         value = summary.get(name)
         inside = value if isinstance(value, dict) else {"": value}
         found |= {f"{name}.{each}".rstrip("."): value for each, value in inside.items()}
     return found
+
+
+def _unlike(name: str, found: Any, wanted: Any) -> str:
+    """Say both values, but for lists, which may be long."""
+    if isinstance(found, list | dict) or isinstance(wanted, list | dict):
+        return f"{name} is not what the evidence gives"
+    return f"{name} is {found}, wanted {wanted}"
 
 
 def _count_rows(run: PublishedRun, found: Problems) -> None:

@@ -92,18 +92,23 @@ def _check_verdict(outcome: Outcome) -> None:
 
 
 def _expected(judgement: Judgement) -> set[Accusation]:
-    """What the lines expect; of the cluster, what follows from the verdicts they expect."""
-    labels = [_labels(outcome) for outcome in judgement.outcomes]
+    """What the lines expect; of the cluster, what follows from that."""
+    oldest_first = sorted(judgement.outcomes, key=lambda outcome: outcome.checkpoint_id)
     expected = {
         (_triple(outcome), rule_id)
-        for outcome, said in zip(judgement.outcomes, labels, strict=True)
-        for rule_id in said.get(EXPECTED_FINDINGS, "").split(";")
-        if rule_id
+        for outcome in oldest_first
+        for rule_id in _expected_findings(outcome)
     }
     if _is_known(judgement):
-        rules = cluster_findings(said[EXPECTED] for said in labels)
+        rules = cluster_findings(
+            (_labels(outcome)[EXPECTED], _expected_findings(outcome)) for outcome in oldest_first
+        )
         expected |= {(_cluster(judgement), rule_id) for rule_id in rules}
     return expected
+
+
+def _expected_findings(outcome: Outcome) -> list[str]:
+    return [one for one in _labels(outcome).get(EXPECTED_FINDINGS, "").split(";") if one]
 
 
 def _found(judgement: Judgement) -> set[Accusation]:

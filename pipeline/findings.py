@@ -14,12 +14,10 @@ from pipeline.rules.listed import Listed
 from pipeline.rules.recovery import rpo_status
 from pipeline.rules.rule import Case, Objection, Rule
 from pipeline.rules.standing import Standing, standing
+from pipeline.rules.times import clock_in_future
 
 #: A cluster's verdict is the worst among its checkpoints'.
 _WORST_FIRST = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.ABSENT, Verdict.PASS)
-
-#: The rule whose objection makes a checkpoint's times worth nothing.
-_CLOCK_RULE = "clock-in-future"
 
 #: What each rule objects to, by its id.
 _Found = list[tuple[str, Objection]]
@@ -38,7 +36,7 @@ def judge(answers: Sequence[Answer], policy: Policy, as_of: datetime) -> Judgeme
     outcomes = [
         _outcome(answer, has_failed=place in failing) for place, answer in enumerate(answers)
     ]
-    untimed = {one.place for rule_id, one in found if rule_id == _CLOCK_RULE}
+    untimed = {one.place for one in clock_in_future.judge(listed)}  # whatever the policy asks
     case = standing(listed, [outcome.verdict for outcome in outcomes], untimed)
     against_cluster = _apply(CLUSTER_RULES, case, policy)
     has_failed = any(policy.rules[rule_id].fails for rule_id, _ in against_cluster)

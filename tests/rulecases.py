@@ -441,8 +441,10 @@ def stands(
     as_of: datetime | None = NOON,
     unknown: Sequence[datetime] = (),
     oldest: datetime = NOON,
+    shards: Sequence[str | None] = (),
     **thresholds: Any,
 ) -> dict[str, Any]:
+    """`shards`: letters for each checkpoint, oldest first, the last made at noon."""
     verdicts = {
         Verdict.PASS: passed,
         Verdict.FAIL: failed,
@@ -456,6 +458,10 @@ def stands(
         "as_of": as_of,
         "unknown": list(unknown),
         "oldest": oldest,
+        "shards": [
+            (id_of(at(15 * (n - len(shards)))), None if letters is None else frozenset(letters))
+            for n, letters in enumerate(shards, 1)
+        ],
     }
 
 
@@ -560,6 +566,24 @@ STANDINGS: list[StandingCase] = [
         ("boundary", "older inconclusive", False, _kept(120, at(-20), unknown=[at(-90), at(-1)])),
         ("boundary", "inconclusive as old", False, _kept(120, at(-20), unknown=[at(-20)])),
         ("boundary", "younger inconclusive", True, _kept(120, at(-20), unknown=[at(-19)])),
+    ),
+    *_standings(
+        "shards-gone",
+        ("passes", "all the same", False, stands(shards=["ab"] * 3)),
+        ("passes", "one was added", False, stands(shards=["a", "a", "ab", "ab"])),
+        ("fails", "from some moment on", True, stands(shards=["abc"] * 12 + ["ab"] * 12)),
+        ("fails", "one by one", True, stands(shards=["abc", "ab", "a", "a"])),
+        ("fails", "another in its place", True, stands(shards=["ab", "ab", "ac", "ac"])),
+        ("boundary", "not in the newest alone", True, stands(shards=["ab", "ab", "a"])),
+        ("boundary", "in the oldest alone", True, stands(shards=["ab", "a", "a"])),
+        ("boundary", "back in the newest", False, stands(shards=["ab", "a", "a", "ab"])),
+        ("boundary", "back, and gone again", True, stands(shards=["ab", "a", "ab", "a"])),
+        ("boundary", "the newest not known", False, stands(shards=["ab", "a", None])),
+        ("boundary", "one between not known", True, stands(shards=["ab", None, "a"])),
+        ("boundary", "the oldest not known", False, stands(shards=[None, "a", "a"])),
+        ("boundary", "none is known", False, stands(shards=[None])),
+        ("boundary", "only one", False, stands(shards=["ab"])),
+        ("boundary", "none", False, stands()),
     ),
 ]
 

@@ -20,7 +20,7 @@ from pipeline.policy import default_policy
 from pipeline.rules import RULES
 from pipeline.simulator import FaultPlan, Fleet
 from pipeline.simulator.fleet import AS_OF, COLUMNS, Triple, cells
-from pipeline.simulator.stories import STORIES
+from pipeline.simulator.stories import STORIES, cluster_findings
 
 #: A day after the fleets' newest checkpoints, so that the longest run of one has ended.
 ASKED = AS_OF + timedelta(days=1)
@@ -211,6 +211,41 @@ def test_a_clusters_finding_is_compared_too() -> None:
         Comparison().check(hidden)
 
 
+def test_a_shard_missing_at_the_newest_place_is_the_clusters_too() -> None:
+    """It may come back or not: that is planted in the fleets, and no less expected."""
+    shrunk = [
+        judgement
+        for name in FLEETS
+        for judgement in judged(name)
+        if "shards-gone" in {one.rule_id for one in judgement.findings}
+    ]
+    findings = tuple(one for one in shrunk[0].findings if one.rule_id != "shards-gone")
+    hidden = msgspec.structs.replace(shrunk[0], findings=findings)
+
+    with pytest.raises(ProgramFault, match=r"cluster .*: the rule shards-gone does not object"):
+        Comparison().check(hidden)
+
+
+CLUSTER_FINDINGS: list[tuple[list[tuple[str, list[str]]], set[str]]] = [
+    ([("PASS", [])], set()),
+    ([("FAIL", []), ("ABSENT", [])], {"no-restorable-checkpoint"}),
+    ([("ABSENT", [])], {"no-restorable-checkpoint"}),
+    ([("FAIL", []), ("INCONCLUSIVE", [])], set()),
+    ([("PASS", []), ("FAIL", ["shard-missing"])], {"shards-gone"}),
+    ([("PASS", []), ("FAIL", ["shard-missing"]), ("ABSENT", [])], {"shards-gone"}),
+    ([("PASS", []), ("FAIL", ["shard-missing"]), ("INCONCLUSIVE", [])], set()),
+    ([("PASS", []), ("FAIL", ["shard-missing"]), ("PASS", [])], set()),
+    ([("FAIL", []), ("FAIL", ["shard-missing"])], {"no-restorable-checkpoint", "shards-gone"}),
+]
+
+
+@pytest.mark.parametrize(("checkpoints", "rule_ids"), CLUSTER_FINDINGS)
+def test_what_the_simulator_expects_of_a_cluster(
+    checkpoints: list[tuple[str, list[str]]], rule_ids: set[str]
+) -> None:
+    assert cluster_findings(checkpoints) == rule_ids
+
+
 def test_a_wrong_verdict_is_named() -> None:
     with pytest.raises(ProgramFault, match="ends as PASS, the column expected_verdict wants FAIL"):
         Comparison().check(changed(passing(), **{EXPECTED: "FAIL"}))
@@ -235,4 +270,4 @@ def test_stories_name_rules_that_there_are() -> None:
     """They are written a second time, so a rule renamed would otherwise be missed here."""
     named = Counter(rule_id for story in STORIES.values() for rule_id in story.findings)
 
-    assert set(named) == set(RULES) - NOT_JUDGED - {"no-restorable-checkpoint"}
+    assert set(named) == set(RULES) - NOT_JUDGED - {"no-restorable-checkpoint", "shards-gone"}

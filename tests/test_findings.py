@@ -13,7 +13,7 @@ from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
 from pipeline.findings import judge
 from pipeline.judgements import Cluster, Finding, Judgement, Outcome
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
-from pipeline.policy import Scope, default_policy, read_policy
+from pipeline.policy import Policy, Scope, default_policy, read_policy
 from pipeline.rules import RULES
 from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS
 
@@ -173,16 +173,56 @@ def test_findings_come_in_the_order_of_the_checkpoints() -> None:
     ]
 
 
-@pytest.mark.parametrize("fails", [True, False])
-def test_times_in_the_future_make_no_restorable_point(fails: bool) -> None:
-    """Even where the policy does not fail them: nobody knows which moment they mean."""
-    terms = msgspec.structs.replace(POLICY.rules["clock-in-future"], fails=fails)
-    policy = msgspec.structs.replace(POLICY, rules={**POLICY.rules, "clock-in-future": terms})
+@pytest.mark.parametrize("terms", [{}, {"fails": False}, {"enabled": False}])
+def test_times_in_the_future_make_no_restorable_point(terms: dict[str, bool]) -> None:
+    """Whatever the policy makes of them: nobody knows which moment they mean."""
     later = NOON + timedelta(days=1)
-    cluster = judge(answers(HEALTHY, changed(timestamp=later)), policy, NOON).cluster
+    ahead = answers(HEALTHY, changed(timestamp=later))
+    cluster = judge(ahead, with_terms("clock-in-future", **terms), NOON).cluster
 
-    assert cluster.pass_count == (1 if fails else 2)
+    assert cluster.pass_count == (2 if terms else 1)
     assert cluster.newest_restorable_at == NOON
+
+
+def test_a_clock_that_is_not_judged_hides_no_old_point() -> None:
+    """The one point that is known is too old, whatever a checkpoint from the future says."""
+    scope = Scope(cluster="ord*", thresholds={"rpo_age": timedelta(days=1)})
+    policy = with_terms("clock-in-future", enabled=False)
+    policy = msgspec.structs.replace(policy, scopes=(scope,))
+    years = timedelta(days=3650)
+    ahead = changed(started=NOON + years, completed=NOON + years, timestamp=NOON + years)
+    judgement = judge(answers(at(-240), ahead), policy, NOON)
+
+    assert (judgement.rpo_status, judgement.cluster.verdict) == ("exceeded", "FAIL")
+    assert judgement.cluster.rpo_age_s == 240 * 3600 + 60
+    assert [one.rule_id for one in judgement.findings] == ["rpo-age"]
+
+
+def with_terms(rule_id: str, **changes: bool) -> Policy:
+    """The default policy with one rule's terms changed."""
+    terms = msgspec.structs.replace(POLICY.rules[rule_id], **changes)
+    return msgspec.structs.replace(POLICY, rules={**POLICY.rules, rule_id: terms})
+
+
+def test_a_shard_that_drops_out_and_stays_out_is_told() -> None:
+    """Each checkpoint passes, as a shard may have been removed; the cluster's finding names it."""
+    before, since = changed(parts=(SHARD, OTHER, CONFIG)), changed(parts=(SHARD, CONFIG))
+    judgement = judged(*[before] * 12, *[since] * 12)
+    (finding,) = judgement.findings
+
+    assert (judgement.cluster.verdict, judgement.cluster.pass_count) == ("PASS", 24)
+    assert (finding.rule_id, finding.scope, finding.severity) == ("shards-gone", "cluster", "high")
+    assert f"since {12:024x} of" in finding.message
+    assert finding.message.endswith(": shard-1")
+
+
+@pytest.mark.parametrize("kind", list(FailureKind))
+def test_a_newer_one_that_is_not_known_may_have_the_shard(kind: FailureKind) -> None:
+    """An absent one has nothing any more."""
+    judgement = judged(HEALTHY, *[changed(parts=(SHARD, CONFIG))] * 2, Failure(kind))
+    is_told = "shards-gone" in {one.rule_id for one in judgement.findings}
+
+    assert is_told is (Failure(kind).verdict is Verdict.ABSENT)
 
 
 def test_a_cluster_has_its_own_thresholds_and_an_owner() -> None:
@@ -372,6 +412,7 @@ def test_the_ids_of_rules_are_a_contract() -> None:
         "rpo-age",
         "rpo-gap",
         "retention-not-reached",
+        "shards-gone",
     )
 
 

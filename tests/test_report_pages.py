@@ -29,7 +29,7 @@ from pipeline.report.pages import (
 from pipeline.report.summary import Counts, ProjectCounts, Summary
 from pipeline.report.words import age, code, exact, plural, share
 from tests.benchmarks.page import failing_summary
-from tests.summaries import GROUP, HOSTILE, clean, cluster, hostile, kind, rows, troubled
+from tests.summaries import GROUP, HOSTILE, clean, cluster, finding, hostile, kind, rows, troubled
 
 
 class Page(HTMLParser):
@@ -242,6 +242,15 @@ def test_a_clean_run_says_that_nothing_is_open_and_what_it_does_not_say() -> Non
     assert "discover was not asked" in html
     for heading in ("Absent", "Checkpoints that fail", "Could not", "Clusters", "Findings"):
         assert f"## {heading}" not in markdown
+
+
+def test_a_finding_on_a_cluster_that_passes_does_not_call_it_failing() -> None:
+    """Some rules over a cluster are, by the policy, findings only."""
+    warned = clean(cluster_findings=(finding(rule_id="shards-gone", message="c is gone"),))
+
+    for text in (Page(render_html(warned)).text, render_markdown(warned)):
+        assert "Findings on whole clusters" in text
+        assert "Clusters that fail" not in text
 
 
 def test_a_run_without_any_answer_looks_like_neither_a_pass_nor_an_absence() -> None:

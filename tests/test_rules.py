@@ -45,6 +45,7 @@ from tests.rulecases import (
     at,
     healthy,
     id_of,
+    of,
     part,
     ran,
     shards,
@@ -237,6 +238,22 @@ SAID_OF_CLUSTERS: list[tuple[str, dict[str, Any], str]] = [
             "2 of 4 restorable | at least 3"
         ),
     ),
+    (
+        "shards-gone",
+        stands(shards=["abc", "cab", None, "b", "bd"]),
+        (
+            f"shards that older checkpoints have are gone, since {id_of(at(-15))} of "
+            f"{at(-15).isoformat()}: a, c | 2 shards | 4 shards"
+        ),
+    ),
+    (
+        "shards-gone",
+        stands(shards=["xab", "ab", "b", "b", None, "b"]),
+        (
+            f"shards that older checkpoints have are gone, the first since {id_of(at(-60))} of "
+            f"{at(-60).isoformat()}: x, a | 1 shards | 3 shards"
+        ),
+    ),
 ]
 
 
@@ -315,7 +332,30 @@ def summed_up_wrongly(book: Rulebook) -> str | None:
         "verdicts": case.verdicts[Verdict.INCONCLUSIVE] == 2,
         "replies": _without_replies(book).as_of is None,
     }
+    right |= _shards_summed_up(book)
     return next((what for what, is_right in right.items() if not is_right), None)
+
+
+def _shards_summed_up(book: Rulebook) -> dict[str, bool]:
+    """Answers in no order; what has no shard is left out, and what may have any is not known."""
+    by_set = of(part("a", shard_name=None), CONFIG)
+    nameless = of(A, part("b", shard_name=None, replica_set_name=None))
+    found: list[Found] = [shards("ab"), by_set, nameless, THROTTLED, ABSENT, of(CONFIG), of()]
+    ids = [id_of(at(minutes)) for minutes in (-9, -4, -6, -5, -1, -2, -3)]
+    listed = book.listed(answers_of(found, ids=ids), POLICY.thresholds)
+    verdicts = [Verdict.PASS] * 3 + [Verdict.INCONCLUSIVE, Verdict.ABSENT] + [Verdict.FAIL] * 2
+    alone = book.listed(answers_of([by_set, by_set], ids=ids[:2]), POLICY.thresholds)
+    return {
+        "shards": book.summed_up(listed, verdicts, untimed=()).shards
+        == [
+            (ids[0], frozenset("ab")),
+            (ids[2], None),
+            (ids[3], None),
+            (ids[1], frozenset("a")),
+        ],
+        "shards named alike": book.summed_up(alone, [Verdict.PASS] * 2, untimed=()).shards
+        == [(one, frozenset(["rs-a"])) for one in ids[:2]],
+    }
 
 
 def _without_replies(book: Rulebook) -> Any:
@@ -562,6 +602,7 @@ _FIXED_THRESHOLDS = Thresholds(
 #: What the rules of each version made of the fixed clusters.
 DIGESTS = {
     "2": "49d47787f39f285f49af40a32b6ba9d55eb71a0caeb470068c10a97a391987d2",
+    "3": "9755753c522494746ba8267fc2a52f5366f5b8a147b974de160924c922e1a97b",
 }
 
 

@@ -11,7 +11,7 @@ What a rule is worth, and whether it leads to FAIL, is the policy's to say. No r
 
 from typing import Any
 
-from pipeline.rules import absence, parts, recovery, restorable, times
+from pipeline.rules import absence, parts, recovery, restorable, shards, times
 from pipeline.rules.listed import Listed
 from pipeline.rules.rule import Rule
 from pipeline.rules.standing import Standing
@@ -19,7 +19,7 @@ from pipeline.rules.standing import Standing
 #: Changes with every change of judgement: a rule more or less, another comparison, another bound,
 #: another condition under which nothing is judged. Not with words, severities or thresholds: these
 #: are the policy's, whose digest stands beside this in every run.
-RULES_VERSION = "2"
+RULES_VERSION = "3"
 
 #: In the order in which a checkpoint's findings are told.
 CHECKPOINT_RULES: tuple[Rule[Listed], ...] = (
@@ -29,7 +29,7 @@ CHECKPOINT_RULES: tuple[Rule[Listed], ...] = (
     *absence.RULES,
 )
 
-CLUSTER_RULES: tuple[Rule[Standing], ...] = recovery.RULES
+CLUSTER_RULES: tuple[Rule[Standing], ...] = (*recovery.RULES, *shards.RULES)
 
 #: Every rule by its id.
 RULES: dict[str, Rule[Any]] = {rule.rule_id: rule for rule in CHECKPOINT_RULES}

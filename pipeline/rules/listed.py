@@ -85,15 +85,47 @@ class Listed:
     def shards(self) -> list[tuple[int, frozenset[str]]]:
         """Which shards the checkpoints have, by place, oldest first.
 
-        Ordered by id, which begins with the time of the start: `started` would say the same, but
-        may be missing or wrong. Without those that have no shard, or one without a name, which may
-        be any of them.
+        One that is named by its replica set here or there has one name. Without checkpoints that
+        have no shard, or one without a name, which may be any of them.
         """
-        named = [
+        found = [
+            (place, frozenset(filter(None, names)))
+            for place, names in self._shard_names
+            if names and all(names)
+        ]
+        if len({shards for _, shards in found}) < 2:  # noqa: PLR2004 - two that differ
+            return found
+        return [(place, self._renamed(shards)) for place, shards in found]
+
+    @cached_property
+    def nameless(self) -> list[int]:
+        """Places of the checkpoints that have a shard without a name, oldest first."""
+        return [place for place, names in self._shard_names if not all(names)]
+
+    @cached_property
+    def _shard_names(self) -> list[tuple[int, list[str | None]]]:
+        """How the parts that hold data are named, by place, oldest first.
+
+        Ordered by id, which begins with the time of the start: `started` would say the same, but
+        may be missing or wrong.
+        """
+        return [
             (place, _shard_names(checkpoint))
             for place, checkpoint in sorted(self.checkpoints, key=self._id)
         ]
-        return [(place, frozenset(filter(None, names))) for place, names in named if all(names)]
+
+    def _renamed(self, shards: frozenset[str]) -> frozenset[str]:
+        return frozenset(self._names_by_set.get(shard, shard) for shard in shards)
+
+    @cached_property
+    def _names_by_set(self) -> dict[str, str]:
+        """The names of shards by their replica sets."""
+        return {
+            part.replica_set_name: part.shard_name
+            for _, checkpoint in self.checkpoints
+            for part in checkpoint.parts
+            if part.replica_set_name and part.shard_name
+        }
 
     def replied_at(self, place: int) -> datetime | None:
         """When an answer had arrived."""
@@ -115,13 +147,12 @@ def shard_of(part: Part) -> str | None:
 
 
 def _shard_names(checkpoint: Checkpoint) -> list[str | None]:
-    """Name the parts that hold data, as `shard_of` does; None alone where there are none."""
-    names = [
+    """Name the parts that hold data, as `shard_of` does."""
+    return [
         part.shard_name or part.replica_set_name
         for part in checkpoint.parts
         if part.type_name not in CONFIG_TYPES
     ]
-    return names or [None]
 
 
 def token_dates(checkpoint: Checkpoint) -> list[datetime]:

@@ -54,9 +54,9 @@ def shard_missing(listed: Listed) -> Objections:
     or removed nothing is concluded, so the oldest lacks nothing. What has a part without a name is
     not judged, and neither is what has no part that holds data.
     """
-    if len({shards for _, shards in listed.shards}) < 2:  # noqa: PLR2004 - two that differ
+    sets = [shards for _, shards in listed.shards]
+    if len(set(sets)) < 2:  # noqa: PLR2004 - two that differ
         return
-    sets = _renamed(listed)
     for index, count, names in _absences(sets):
         yield Objection(
             listed.shards[index][0],
@@ -64,17 +64,6 @@ def shard_missing(listed: Listed) -> Objections:
             f"{len(sets[index])} shards",
             f"{len(sets[index]) + count} shards",
         )
-
-
-def _renamed(listed: Listed) -> list[frozenset[str]]:
-    """The sets of shards; one that is named by its replica set here or there has one name."""
-    names = {
-        part.replica_set_name: part.shard_name
-        for _, checkpoint in listed.checkpoints
-        for part in checkpoint.parts
-        if part.replica_set_name and part.shard_name
-    }
-    return [frozenset(names.get(shard, shard) for shard in shards) for _, shards in listed.shards]
 
 
 def _absences(sets: list[frozenset[str]]) -> Iterator[tuple[int, int, Iterator[str]]]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from itertools import pairwise
+from operator import itemgetter
 
 import msgspec
 
@@ -17,7 +18,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
     `points`: the moments that those which pass restore to, oldest first. `as_of`: the cluster's
     last reply. `unknown`: by their ids, when the inconclusive ones were made, oldest first: any of
-    them may be restorable. `oldest`: when the first of all was made.
+    them may be restorable. `oldest`: when the first of all was made. `shards`: by its id, oldest
+    first, which shards each checkpoint has; None where it may have any, which is so of those that
+    are inconclusive or have a part without a name. Those without a shard are left out.
     """
 
     thresholds: Thresholds
@@ -26,6 +29,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     as_of: datetime | None
     unknown: list[datetime]
     oldest: datetime
+    shards: list[tuple[str, frozenset[str] | None]]
 
     @property
     def gaps(self) -> list[tuple[datetime, datetime]]:
@@ -62,7 +66,16 @@ def standing(listed: Listed, verdicts: list[Verdict], untimed: Collection[int | 
         as_of=moment(max(replied)) if replied else None,
         unknown=[dated(one) for one in sorted(ids)],
         oldest=dated(min(answer.ref.checkpoint_id for answer in answers)),
+        shards=_shards(listed, ids),
     )
+
+
+def _shards(listed: Listed, inconclusive: list[str]) -> list[tuple[str, frozenset[str] | None]]:
+    """Which shards the checkpoints have, by their ids, oldest first."""
+    answers = listed.answers
+    known = [(answers[place].ref.checkpoint_id, shards) for place, shards in listed.shards]
+    unknown = [*inconclusive, *(answers[place].ref.checkpoint_id for place in listed.nameless)]
+    return sorted([*known, *((one, None) for one in unknown)], key=itemgetter(0))
 
 
 def _points(

@@ -151,7 +151,8 @@ def clock_in_future(listed: Listed) -> Objections:
     """A clock was wrong, so nobody knows which moment it restores to.
 
     Later than its own reply by more than five minutes, which two clocks may be apart. Whatever the
-    policy makes of it, its `timestamp` is no restorable point of the cluster.
+    policy makes of it, and where this is switched off as well, its `timestamp` is no restorable
+    point of the cluster.
     """
     replied = [answer.fetched_at for answer in listed.answers if answer.fetched_at is not None]
     if not replied or not _has_later(listed, moment(min(replied)) + CLOCK_TOLERANCE):

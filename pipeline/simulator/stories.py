@@ -12,6 +12,8 @@ without the auditing code; of thresholds, those of the default policy hold:
 * INCONCLUSIVE: the answer is not about the checkpoint that was asked for.
 * PASS: everything else, however odd it looks; with a finding for a part twice or of a kind unknown,
   for a run of more than an hour, and for one of more than ten minutes beside others that took none.
+
+What follows for a cluster from its checkpoints is told by `cluster_findings`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pipeline.simulator.instants import seconds_of, text_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 Verdict = Literal["PASS", "FAIL", "ABSENT", "INCONCLUSIVE"]
 Body = dict[str, Any]
@@ -339,10 +341,18 @@ CYCLE: tuple[Story, ...] = (
 """The stories in the proportion in which a fleet's troubles are dealt out."""
 
 
-def cluster_findings(verdicts: Iterable[str]) -> frozenset[str]:
-    """Return the rules that object to a cluster whose checkpoints end like this.
+def cluster_findings(checkpoints: Iterable[tuple[str, Collection[str]]]) -> frozenset[str]:
+    """Return the rules that object to a cluster whose checkpoints, oldest first, end like this.
 
-    By the default policy there is one: nothing is restorable, and nothing is left that may be.
+    Each is told by its verdict and the rules that object to it. By the default policy there are
+    two: nothing is restorable, and nothing is left that may be; and the newest that is there lacks
+    a shard, so that nobody knows whether the shard will come back.
     """
-    hopeless = not {"PASS", "INCONCLUSIVE"} & set(verdicts)
-    return frozenset({"no-restorable-checkpoint"}) if hopeless else frozenset()
+    every = list(checkpoints)
+    there = [findings for verdict, findings in every if verdict != "ABSENT"]
+    found = {
+        "no-restorable-checkpoint": not {"PASS", "INCONCLUSIVE"}
+        & {verdict for verdict, _ in every},
+        "shards-gone": bool(there) and "shard-missing" in there[-1],
+    }
+    return frozenset(rule_id for rule_id, objects in found.items() if objects)

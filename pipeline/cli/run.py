@@ -123,6 +123,7 @@ def run(
     set_up_talk(log_format, quiet=quiet)
     of_an_input = (audit_name, audit_date, max_input_age, min_triples, accept_drop)
     _check_subject(complete, input_, of_an_input)
+    _check_standard_input(input_, discovered)
     known = _known_folder(output_dir, complete, audit_name, input_)
     with watched(known, metrics_file, os.environ) as ending:
         parent = _parent(complete, output_dir)
@@ -180,6 +181,14 @@ def _check_subject(complete: str, input_: str, of_an_input: tuple[object, ...]) 
         raise typer.BadParameter(
             "--complete RUN takes the input, what is expected of it, audit name and date from RUN: "
             "give none of them"
+        )
+
+
+def _check_standard_input(input_: str, discovered: str | None) -> None:
+    """Raise a usage error where standard input would have to be read twice."""
+    if input_ == discovered == "-":
+        raise typer.BadParameter(
+            "INPUT and --discovered cannot both be standard input: name a file for one of them"
         )
 
 

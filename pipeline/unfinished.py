@@ -170,6 +170,7 @@ class Unfinished:
             input_source=kept.source,
             input_sha256=kept.sha256,
             base_url=settings.base_url,
+            policy_sha256=settings.policy.sha256,
             parent_run_id=parent.run_id if parent is not None else "",
             taken_answers=str(taken),
             changed_at=changed.isoformat() if changed is not None else "",
@@ -231,6 +232,9 @@ class Unfinished:
         begun_by = journal.fact("tool_version")
         if begun_by != __version__:
             log.warning("version %s began this run, %s goes on with it", begun_by, __version__)
+        policy, known = self._settings.policy, journal.fact("policy_sha256")
+        if known not in ("", policy.sha256):
+            log.warning("begun under another policy, this run is judged by %r now", policy.name)
 
     def _note_credential(self, journal: Journal) -> None:
         """Name everybody who asked: a resumed run may go on with other credentials."""

@@ -201,6 +201,7 @@ class Audit:
     async def _publish_one(
         self, unfinished: Unfinished, kept: KeptInput, discovered: KeptInput | None
     ) -> Published:
+        self._say_unsigned()
         with unfinished.open(kept) as journal:
             self._begun()
             self._attempt.run_id = journal.fact("run_id")
@@ -209,6 +210,17 @@ class Audit:
             remove_journal(journal.path)
         self._publisher.keep(unfinished.parents(journal.path))
         return published
+
+    def _say_unsigned(self) -> None:
+        """A signature is not taken over: nobody but its key's owner can sign what is new."""
+        parent = self._settings.parent
+        if parent is not None and parent.signed_by and self._settings.signer is None:
+            log.warning(
+                "%s is signed with the key %s; the run that completes it is not signed: "
+                "give --sign-key again",
+                parent.run_id,
+                parent.signed_by,
+            )
 
     @contextmanager
     def _unless_published(self) -> Iterator[None]:

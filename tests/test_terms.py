@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.published import read_run
 from tests.durability import Ended, write_input
-from tests.nights import Night, facts, summary
+from tests.nights import NO_FAULTS, Night, facts, summary
 
 POLICY = 'name = "stricter"\n[thresholds]\nrpo_age = "1m"\n'
 
@@ -146,3 +146,29 @@ def test_a_whole_run_that_has_what_is_asked_for_stays(
     for asked in ((), (option, options[option])):
         ended = night.start("--complete", "nightly", *asked)
         assert (ended.code, ended.run) == (first.code, first.run)
+
+
+def test_completing_a_signed_run_without_a_key_is_said(
+    night: Night, options: dict[str, Path]
+) -> None:
+    night.down(0)
+    first = night.run("--sign-key", options["--sign-key"])
+    night.atlas.play(NO_FAULTS)
+    ended = night.start("--complete", "nightly")
+    key = read_run(first.run).signed_by
+
+    assert "`run --complete nightly --sign-key FILE`" in first.err.splitlines()[-1]
+    assert f"{first.run.name} is signed with the key {key}; the run that completes it is not" in (
+        ended.err
+    )
+    assert not has(ended.run, "--sign-key")
+
+
+def test_completing_a_signed_run_with_a_key_is_not(night: Night, options: dict[str, Path]) -> None:
+    night.down(0)
+    night.run("--sign-key", options["--sign-key"])
+    night.atlas.play(NO_FAULTS)
+    ended = night.start("--complete", "nightly", "--sign-key", options["--sign-key"])
+
+    assert "is signed with the key" not in ended.err
+    assert has(ended.run, "--sign-key")

@@ -256,11 +256,15 @@ def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> 
 
 def _hint(published: "Published") -> str:
     """What to do about triples that could not be determined; nothing where all are excused."""
+    from pipeline.signing import signature_of
+
     summary = published.summary
     if summary.counts.inconclusive_count <= summary.excused.get(Verdict.INCONCLUSIVE, 0):
         return ""
     named = summary.run.audit_name if published.is_current else summary.run.run_id
-    return f"later, `run --complete {named}` asks for just the inconclusive triples again"
+    is_signed = signature_of(published.path / "manifest.json").is_file()
+    command = f"run --complete {named}" + (" --sign-key FILE" if is_signed else "")
+    return f"later, `{command}` asks for just the inconclusive triples again"
 
 
 def _exit_zero(code: int) -> int:

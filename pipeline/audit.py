@@ -39,6 +39,7 @@ from pipeline.reach import Reach, reached
 from pipeline.runs import AuditFolder, remove_journal, set_aside
 from pipeline.settings import Settings
 from pipeline.staging import writing
+from pipeline.terms import unmet
 from pipeline.unfinished import Unfinished
 
 log = logging.getLogger(__name__)
@@ -141,13 +142,10 @@ class Audit:
     async def _run_locked(self) -> Published:
         unfinished = Unfinished(self._settings, self._folder, self._now())
         finished = self._finish_what_is_visible(unfinished)
-        if (whole := self._nothing_to_complete()) is not None:
-            return whole
         kept, discovered = unfinished.keep_input(), unfinished.keep_discovered()
         told = finished.get(unfinished.path(kept))
-        if told is not None and not self._settings.fresh and self._is_tonights(told):
-            self._attempt.run_id, published = told.summary.run.run_id, told
-        else:
+        published = self._published_already(told, discovered)
+        if published is None:
             published = await self._publish_one(unfinished, kept, discovered)
         with self._unless_published():
             for each in filter(None, (kept, discovered)):
@@ -166,6 +164,24 @@ class Audit:
                 remove_journal(path)
         return finished
 
+    def _published_already(
+        self, told: Published | None, discovered: KeptInput | None
+    ) -> Published | None:
+        """The run that is asked for, where there is nothing left to do; else it is said why not.
+
+        `told` is the one that an earlier start of this command died of telling, if it did.
+        """
+        if told is not None and (self._settings.fresh or not self._is_tonights(told)):
+            told = None
+        for found in filter(None, (told, self._nothing_to_complete())):
+            run_id = found.summary.run.run_id
+            lacking = "; ".join(unmet(found, self._settings, discovered))
+            if not lacking:
+                self._attempt.run_id = run_id
+                return found
+            log.warning("%s is not what is asked for: %s; another is published", run_id, lacking)
+        return None
+
     def _is_tonights(self, published: Published) -> bool:
         asked_date = self._settings.audit_date or self._now().date()
         return published.summary.run.audit_date == asked_date
@@ -178,7 +194,6 @@ class Audit:
         found = read_published(parent.path)
         if found.summary.counts.inconclusive_count:
             return None
-        self._attempt.run_id = parent.run_id
         log.info("nothing to complete: no triple of %s is inconclusive", parent.run_id)
         is_current = current is not None and current.run_id == parent.run_id
         return msgspec.structs.replace(found, is_current=is_current, is_new=False)
@@ -186,6 +201,7 @@ class Audit:
     async def _publish_one(
         self, unfinished: Unfinished, kept: KeptInput, discovered: KeptInput | None
     ) -> Published:
+        self._say_unsigned()
         with unfinished.open(kept) as journal:
             self._begun()
             self._attempt.run_id = journal.fact("run_id")
@@ -194,6 +210,17 @@ class Audit:
             remove_journal(journal.path)
         self._publisher.keep(unfinished.parents(journal.path))
         return published
+
+    def _say_unsigned(self) -> None:
+        """A signature is not taken over: nobody but its key's owner can sign what is new."""
+        parent = self._settings.parent
+        if parent is not None and parent.signed_by and self._settings.signer is None:
+            log.warning(
+                "%s is signed with the key %s; the run that completes it is not signed: "
+                "give --sign-key again",
+                parent.run_id,
+                parent.signed_by,
+            )
 
     @contextmanager
     def _unless_published(self) -> Iterator[None]:

@@ -78,9 +78,7 @@ def _open(source: str) -> IO[bytes]:
     try:
         return Path(source).open("rb")
     except OSError as error:
-        raise InputMissing(
-            f"the input {printable(source)} cannot be opened: {error.strerror}"
-        ) from error
+        raise InputMissing(f"{printable(source)} cannot be opened: {error.strerror}") from error
 
 
 def _chunks(file: IO[bytes], name: str) -> Iterator[bytes]:

@@ -70,6 +70,8 @@ class Beyond(msgspec.Struct, frozen=True, kw_only=True):
         listed = f"{self.source} lists {self.listed_count:,} checkpoints"
         unlisted = f"; {self.bad_line_count:,} of its lines are places that could not be listed"
         more = unlisted if self.bad_line_count else ""
+        if not self.listed_count:
+            return f"{self.source} lists nothing: no line of it names a checkpoint{more}."
         if not self.count:
             return f"{listed}, all of them in the input{more}."
         clusters = "1 cluster" if self.cluster_count == 1 else f"{self.cluster_count:,} clusters"

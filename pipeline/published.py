@@ -39,6 +39,12 @@ class Previous(msgspec.Struct, frozen=True):
     manifest_sha256: str
 
 
+class SignedBy(msgspec.Struct, frozen=True):
+    """What a manifest says of its signature: the fingerprint of the key."""
+
+    key: str
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What other runs want to know of one; the manifest itself says more.
 
@@ -65,6 +71,7 @@ class Manifest(msgspec.Struct, frozen=True):
     policy_name: str | None = None
     notices: tuple[str, ...] = ()
     previous: Previous | None = None
+    signature: SignedBy | None = None
 
 
 class _Ending(msgspec.Struct, frozen=True):
@@ -84,6 +91,11 @@ class PublishedRun(msgspec.Struct, frozen=True):
     def run_id(self) -> str:
         """By which the run is known."""
         return self.manifest.run_id
+
+    @property
+    def signed_by(self) -> str:
+        """The fingerprint of the key that the run is signed with; empty where it is not signed."""
+        return self.manifest.signature.key if self.manifest.signature is not None else ""
 
     def files(self, folder: str) -> list[Path]:
         """Give the files of one of its folders, after checking their digests.

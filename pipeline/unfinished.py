@@ -16,7 +16,13 @@ import msgspec
 from pipeline import __version__
 from pipeline.commits import usable
 from pipeline.completion import take_answers
-from pipeline.errors import AuditError, ConfigurationWrong, InputUnusable, JournalDamaged
+from pipeline.errors import (
+    AuditError,
+    ConfigurationWrong,
+    InputMissing,
+    InputUnusable,
+    JournalDamaged,
+)
 from pipeline.intake import (
     DISCOVERED_FILE,
     KeptInput,
@@ -24,8 +30,10 @@ from pipeline.intake import (
     check_header,
     keep_input,
     load_input,
+    printable,
 )
 from pipeline.journal import FORMAT, Journal
+from pipeline.publication import read_published
 from pipeline.published import PublishedRun
 from pipeline.runs import AuditFolder, copy_log_aside, new_run_id, remove_journal, set_aside
 from pipeline.settings import Settings
@@ -64,18 +72,17 @@ class Unfinished:
         None where there is neither. Raises what `keep_input` does, also for a file without the
         columns of a triple.
         """
-        settings, source = self._settings, self._settings.discovered
+        settings = self._settings
+        if settings.discovered is not None:
+            return _keep_discovered(settings.discovered, self._folder.work)
         parent, name = settings.parent, f"evidence/{DISCOVERED_FILE}"
-        if source is None and parent is not None and parent.has(name):
-            source = str(parent.file(name))
-        if source is None:
+        if parent is None or not parent.has(name):
             return None
-        try:
-            kept = keep_input(source, self._folder.work, DISCOVERED_FILE)
-            check_header(kept)
-        except InputUnusable as error:
-            raise InputUnusable(f"--discovered {source}: {error}", hint=_DISCOVER) from error
-        return kept
+        kept = _keep_discovered(str(parent.file(name)), self._folder.work)
+        known = read_published(parent.path).summary.beyond
+        called = known.source if known is not None else ""
+        source = called or f"the list that {parent.run_id} was compared with"
+        return msgspec.structs.replace(kept, source=source)
 
     def open(self, kept: KeptInput) -> Journal:
         """Open the journal of this very run if it was begun, else a new one with the input.
@@ -163,6 +170,7 @@ class Unfinished:
             input_source=kept.source,
             input_sha256=kept.sha256,
             base_url=settings.base_url,
+            policy_sha256=settings.policy.sha256,
             parent_run_id=parent.run_id if parent is not None else "",
             taken_answers=str(taken),
             changed_at=changed.isoformat() if changed is not None else "",
@@ -224,6 +232,9 @@ class Unfinished:
         begun_by = journal.fact("tool_version")
         if begun_by != __version__:
             log.warning("version %s began this run, %s goes on with it", begun_by, __version__)
+        policy, known = self._settings.policy, journal.fact("policy_sha256")
+        if known not in ("", policy.sha256):
+            log.warning("begun under another policy, this run is judged by %r now", policy.name)
 
     def _note_credential(self, journal: Journal) -> None:
         """Name everybody who asked: a resumed run may go on with other credentials."""
@@ -277,6 +288,17 @@ class Unfinished:
                 say("an unfinished run is left alone: %s", error)
             else:
                 yield from found
+
+
+def _keep_discovered(source: str, work: Path) -> KeptInput:
+    """Copy what `discover` wrote; what is wrong with it is told of the option, not of the input."""
+    try:
+        kept = keep_input(source, work, DISCOVERED_FILE)
+        check_header(kept)
+    except (InputMissing, InputUnusable) as error:
+        said = f"--discovered {printable(source)}: {error}"
+        raise type(error)(said, hint=_DISCOVER) from error
+    return kept
 
 
 def _date_of(path: Path) -> str:

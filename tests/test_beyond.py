@@ -12,7 +12,7 @@ from pipeline.errors import InputUnusable
 from pipeline.intake import KeptInput
 from pipeline.population import Beyond, BeyondCluster
 from tests.durability import write_input
-from tests.nights import Night, summary
+from tests.nights import NO_FAULTS, Night, summary
 
 G, H = "5f" * 12, "60" * 12
 HEAD = "group_id,cluster_name,checkpoint_id\n"
@@ -67,6 +67,14 @@ def test_places_that_could_not_be_listed_are_said(tmp_path: Path) -> None:
     assert "1 of its lines are places that could not be listed" in str(found)
 
 
+def test_a_list_without_a_checkpoint_is_no_good_news(tmp_path: Path) -> None:
+    empty = beyond(tmp_path, [], [ref(1)])
+    unlisted = find_beyond(kept(tmp_path / "found.csv.gz", more=f"{G},orders,\n"), [ref(1)])
+
+    assert str(empty) == "found.csv lists nothing: no line of it names a checkpoint."
+    assert str(unlisted).startswith("found.csv lists nothing: no line of it names a checkpoint; 1")
+
+
 def test_more_clusters_than_are_shown_are_counted(tmp_path: Path) -> None:
     listed = [ref(1, f"c{number}") for number in range(SHOWN_CLUSTERS + 5)]
     found = beyond(tmp_path, listed, [])
@@ -113,3 +121,34 @@ def test_a_file_that_discover_did_not_write_stops_before_the_first_request(
     assert ended.code == 65
     assert f"--discovered {listed}" in ended.err
     assert night.asked == 0
+
+
+def test_a_file_that_is_not_there_is_told_of_the_option(night: Night) -> None:
+    ended = night.run("--discovered", "nope.csv")
+
+    assert ended.code == 66
+    assert "--discovered nope.csv: nope.csv cannot be opened" in ended.err
+    assert "the input" not in ended.err
+    assert night.asked == 0
+
+
+def test_standard_input_is_read_once(night: Night) -> None:
+    ended = night.start("-", "--audit-name", "nightly", "--discovered", "-")
+
+    assert ended.code == 2
+    assert "cannot both be standard input" in " ".join(ended.err.split())
+    assert not night.out.exists()
+
+
+def test_a_completed_run_calls_the_list_by_its_name(night: Night, tmp_path: Path) -> None:
+    listed = tmp_path / "discovered.csv"
+    write_input(listed, night.scene.triples)
+    night.write(4)
+    night.down(0)
+    first = night.run("--discovered", listed)
+    night.atlas.play(NO_FAULTS)
+    ended = night.start("--complete", "nightly")
+
+    assert ended.run != first.run
+    assert summary(ended.run)["beyond"] == summary(first.run)["beyond"]
+    assert f"{listed} lists" in ended.err

@@ -73,6 +73,20 @@ def test_another_version_goes_on_and_says_so(night: Night) -> None:
     night.books.check_settled()
 
 
+def test_a_run_that_goes_on_under_another_policy_says_so(night: Night, tmp_path: Path) -> None:
+    half_done(night)
+    policy = tmp_path / "mine.toml"
+    policy.write_text('name = "mine"\n', "utf-8")
+    killed = night.run(set_up="tests.nights:killed_before_publishing")
+    ended = night.run("--policy", policy)
+    said = "begun under another policy"
+
+    assert said not in killed.err
+    assert f"{said}, this run is judged by 'mine' now" in ended.err
+    assert "10 of 10 triples answered" in ended.err
+    night.books.check_settled()
+
+
 @pytest.mark.parametrize(
     ("set_up", "said"),
     [

@@ -123,6 +123,7 @@ def run(
     set_up_talk(log_format, quiet=quiet)
     of_an_input = (audit_name, audit_date, max_input_age, min_triples, accept_drop)
     _check_subject(complete, input_, of_an_input)
+    _check_standard_input(input_, discovered)
     known = _known_folder(output_dir, complete, audit_name, input_)
     with watched(known, metrics_file, os.environ) as ending:
         parent = _parent(complete, output_dir)
@@ -181,6 +182,14 @@ def _check_subject(complete: str, input_: str, of_an_input: tuple[object, ...]) 
         raise typer.BadParameter(
             "--complete RUN takes the input, what is expected of it, audit name and date from RUN: "
             "give none of them"
+        )
+
+
+def _check_standard_input(input_: str, discovered: str | None) -> None:
+    """Raise a usage error where standard input would have to be read twice."""
+    if input_ == discovered == "-":
+        raise typer.BadParameter(
+            "INPUT and --discovered cannot both be standard input: name a file for one of them"
         )
 
 
@@ -264,11 +273,15 @@ def _news(published: "Published", fail_on: FailOn) -> str:
 
 def _hint(published: "Published") -> str:
     """What to do about triples that could not be determined; nothing where all are excused."""
+    from pipeline.signing import signature_of
+
     summary = published.summary
     if summary.counts.inconclusive_count <= summary.excused.get(Verdict.INCONCLUSIVE, 0):
         return ""
     named = summary.run.audit_name if published.is_current else summary.run.run_id
-    return f"later, `run --complete {named}` asks for just the inconclusive triples again"
+    is_signed = signature_of(published.path / "manifest.json").is_file()
+    command = f"run --complete {named}" + (" --sign-key FILE" if is_signed else "")
+    return f"later, `{command}` asks for just the inconclusive triples again"
 
 
 def _exit_zero(code: int) -> int:

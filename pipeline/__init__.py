@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipeline.atlas import Reply
     from pipeline.tables import Frames, flatten
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = ["CheckpointRef", "Frames", "Reply", "__version__", "flatten"]
 
 

@@ -23,11 +23,11 @@ import pyarrow.parquet as pq
 
 from pipeline.checkpoints import CheckpointRef
 from pipeline.errors import InputUnusable
-from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
+from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply, in_key_order
 from pipeline.listing import read_page
 from pipeline.outcomes import UNTOLD_KINDS, Failure, FailureKind
 from pipeline.policy import Policy, read_policy, read_policy_over
-from pipeline.published import AS_IT_WAS, PublishedRun
+from pipeline.published import AS_IT_WAS, FIRST_VERSION, PublishedRun
 from pipeline.rules import RULES_VERSION
 from pipeline.tables import OUTCOMES, REPLIES, Table
 from pipeline.triples import BadLine, Header, TripleReader
@@ -114,8 +114,13 @@ class Evidence:
         return map(Told._make, self.rows("outcomes", Told._fields))
 
     def replies(self) -> Iterator[StoredReply]:
-        """Give every reply: those of no triple first, as they arrived, then by key."""
-        return map(self._whole, self.rows("evidence", StoredReply._fields))
+        """Give every reply: those of no triple first, as they arrived, then by key.
+
+        Of a run by the first version, whose file has them as they arrived, all are in memory.
+        """
+        found = map(self._whole, self.rows("evidence", StoredReply._fields))
+        has_arrivals = self.run.manifest.tool_version == FIRST_VERSION
+        return iter(sorted(found, key=in_key_order)) if has_arrivals else found
 
     def replies_of_no_triple(self) -> Iterator[StoredReply]:
         """Give, in the order of arrival, the replies to what was not asked for one triple."""

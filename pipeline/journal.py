@@ -540,7 +540,7 @@ class Journal:
         replies = [each.reply for each in answered if each.reply and each.item is None]
         if len(replies) < count:
             replies += map(self._stored, self._rows(_OTHER_REPLIES, first, last))
-            replies.sort(key=_in_key_order)
+            replies.sort(key=in_key_order)
         return Batch(answered, replies)
 
     def replies_of_no_triple(self) -> Iterator[StoredReply]:
@@ -590,7 +590,8 @@ class Journal:
 _NO_REPLY = (None,) * len(StoredReply._fields)
 
 
-def _in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
+def in_key_order(stored: StoredReply) -> tuple[str, str, str, int]:
+    """Sort replies as the evidence has them: those of no triple first, then by key."""
     key = (stored.group_id or "", stored.cluster_name or "", stored.checkpoint_id or "")
     return (*key, stored.reply_id)
 

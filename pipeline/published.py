@@ -45,6 +45,10 @@ class SignedBy(msgspec.Struct, frozen=True):
     key: str
 
 
+#: It listed replies in the order of arrival, and manifest.json in SHA256SUMS by its name, not last.
+FIRST_VERSION = "0.1.0"
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """What other runs want to know of one; the manifest itself says more.
 
@@ -62,6 +66,7 @@ class Manifest(msgspec.Struct, frozen=True):
     input_sha256: str
     credential_id: str
     triple_count: int
+    tool_version: str
     files: tuple[File, ...]
     complete: bool | None = None
     exit_code: int | None = None

@@ -503,6 +503,7 @@ def put(
         input_source="audit.csv",
         input_sha256="0" * 64,
         credential_id="me",
+        tool_version="9.9.9",
         triple_count=day,
         complete=complete,
         shortfalls=shortfalls,

@@ -269,7 +269,7 @@ def test_runs_that_were_removed_are_a_gap(run: PublishedRun) -> None:
     found = verify(run.path)
 
     assert found.sound
-    assert f"1 earlier runs back to {second.name}, then {first.name}" in found.intact.said[-1]
+    assert f"1 earlier run back to {second.name}, then {first.name}" in found.intact.said[-1]
 
 
 def test_a_pointer_to_nothing(run: PublishedRun) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import AuditError
-from pipeline.published import Current, Previous, read_current, sha256_of
+from pipeline.published import FIRST_VERSION, Current, Previous, read_current, sha256_of
 from pipeline.signing import Signature, SignatureWrong, check_signer, fingerprint, signature_of
 
 #: Problems of one kind that are named; how many there are is said too.
@@ -75,12 +75,18 @@ class _Manifest(msgspec.Struct, frozen=True):
     run_id: str
     audit_date: date
     schema_version: str
+    tool_version: str
     files: tuple[_File, ...]
     exit_code: int | None = None
     parent_run_id: str | None = None
     previous: Previous | None = None
     judged_anew: _JudgedAnew | None = None
     signature: Signature | None = None
+
+
+def _path_of(line: str) -> str:
+    """The path in a line of SHA256SUMS."""
+    return line.partition("  ")[2]
 
 
 def is_intact(folder: Path, trust: Trust) -> Answer:
@@ -154,11 +160,14 @@ class _Intact:
 
     def _check_sums(self) -> None:
         lines = [f"{file.sha256}  {file.path}\n" for file in self._manifest.files]
-        wanted = "".join([*lines, f"{self._digest}  {MANIFEST}\n"]).encode()
+        lines.append(f"{self._digest}  {MANIFEST}\n")
+        wanted = {"".join(lines).encode()}
+        if self._manifest.tool_version == FIRST_VERSION:
+            wanted.add("".join(sorted(lines, key=_path_of)).encode())
         sums = self._folder / SUMS
         if not sums.is_file():
             self._problems.append(f"{SUMS} is not there")
-        elif sums.read_bytes() != wanted:
+        elif sums.read_bytes() not in wanted:
             self._problems.append(f"{SUMS} and {MANIFEST} do not agree")
 
     # --- from elsewhere ---
@@ -244,7 +253,7 @@ class _Intact:
                 count += 1
                 self._compare(f"line {number} of attempts.jsonl", str(line["manifest_sha256"]))
         if count:
-            self._said.append(f"attempts.jsonl names it {count} times")
+            self._said.append(f"attempts.jsonl names it {_times(count)}")
 
     def _check_neighbours(self) -> None:
         """Runs that were published while this one was current say its manifest's digest."""
@@ -302,7 +311,7 @@ class _Intact:
 
 def _chain(count: int, first: str, missing: Previous | None) -> str:
     ends = f", then {missing.run_id}, which is not present" if missing else ", the first of all"
-    back = f"{count} earlier runs back to {first}" if count else "no earlier run"
+    back = f"{_earlier(count)} back to {first}" if count else "no earlier run"
     return f"chain: {back}{ends}"
 
 
@@ -354,3 +363,11 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
+
+
+def _earlier(count: int) -> str:
+    return "1 earlier run" if count == 1 else f"{count:,} earlier runs"

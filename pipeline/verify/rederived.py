@@ -26,7 +26,7 @@ from pipeline.intake import KeptInput, load_input
 from pipeline.journal import Answered, Batch, Journal, StoredReply
 from pipeline.outcomes import UNSETTLED_KINDS, FailureKind
 from pipeline.policy import Policy, default_policy
-from pipeline.published import AS_IT_WAS, PublishedRun
+from pipeline.published import AS_IT_WAS, FIRST_VERSION, PublishedRun
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
@@ -285,15 +285,18 @@ class _Desk:
         return self._table(table, constants)
 
     def evidence(self, table: Table, constants: Sequence[Any]) -> AbstractContextManager[Rows]:
-        return self._table(table, constants)
+        has_order = self._run.manifest.tool_version != FIRST_VERSION
+        return self._table(table, constants, is_compared=has_order)
 
     @contextmanager
-    def _table(self, table: Table, constants: Sequence[Any]) -> Iterator[Rows]:
+    def _table(
+        self, table: Table, constants: Sequence[Any], *, is_compared: bool = True
+    ) -> Iterator[Rows]:
         left_out: frozenset[str] = frozenset()
         if not self._is_judged:
             left_out = _JUDGED_COLUMNS.get(table.name, left_out)
         names = [name for name in table.names if name not in left_out]
-        is_compared = self._is_judged or table.name not in _JUDGED_TABLES
+        is_compared &= self._is_judged or table.name not in _JUDGED_TABLES
         rows = Compared(table, names, self._run, self._found, constants)
         with rows if is_compared else rows.uncompared() as taken:
             yield taken

@@ -26,6 +26,9 @@ COMMIT_ROWS = 2 * COMMIT_REPLIES
 #: program can fetch. As many again may be on their way to the disk.
 QUEUE_ROWS = 20 * COMMIT_ROWS
 
+#: And bytes of bodies among them: a reply may have megabytes.
+QUEUE_BYTES = 64 * 1024 * 1024
+
 Row = tuple[Any, ...]
 Pack = Callable[[str, Sequence[Row]], Sequence[Row]]
 
@@ -46,6 +49,8 @@ class Committer(threading.Thread):
         self._db = connect(path)
         self._due = threading.Event()
         self._put: deque[tuple[str, Row] | threading.Event] = deque()
+        # Each is counted up by one thread only: who puts, and who writes.
+        self._put_bytes = self._taken_bytes = 0
         self._error: Exception | None = None
         self.start()
 
@@ -53,13 +58,14 @@ class Committer(threading.Thread):
         """Let one row be written; raises `OutputsUnwritable` when writing has failed before."""
         self._raise_error()
         self._put.append((statement, row))
+        self._put_bytes += _size_of(row)
         if len(self._put) >= COMMIT_ROWS and not self._due.is_set():
             self._due.set()
 
     @property
     def is_behind(self) -> bool:
         """Whether so much waits to be written that no more should be put for now."""
-        return len(self._put) > QUEUE_ROWS
+        return len(self._put) > QUEUE_ROWS or self._put_bytes - self._taken_bytes > QUEUE_BYTES
 
     def flush(self) -> None:
         """Wait for a commit of all that was put."""
@@ -105,6 +111,7 @@ class Committer(threading.Thread):
                 words.append(taken)
             else:
                 rows.setdefault(taken[0], []).append(taken[1])
+                self._taken_bytes += _size_of(taken[1])
         return rows, words
 
     def _try_commit(self, rows: Mapping[str, Sequence[Row]]) -> None:
@@ -114,6 +121,11 @@ class Committer(threading.Thread):
                     _insert(self._db, statement, self._pack(statement, these))
         except Exception as error:  # noqa: BLE001 - raised where the next row is put
             self._error = error
+
+
+def _size_of(row: Row) -> int:
+    """Bytes of a reply's body, which comes last; nothing else is large."""
+    return len(row[-1]) if isinstance(row[-1], bytes) else 0
 
 
 def _insert(db: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:

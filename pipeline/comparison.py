@@ -6,7 +6,6 @@ policy are others than the older run's, its evidence is judged again by today's,
 doing and the rules' can be told apart; the judging itself comes in as a function.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import date
 from hashlib import sha256
@@ -33,8 +32,6 @@ from pipeline.report.summary import RunFacts
 from pipeline.staging import Staging
 from pipeline.tables import FAILING
 
-log = logging.getLogger(__name__)
-
 #: Triples after which whoever waits is told that it goes on.
 _TICK_EVERY = 10_000
 
@@ -51,8 +48,9 @@ class Side(NamedTuple):
     """One of two runs: who it is, what judged it, and where the files of a table are.
 
     `judged_by` are the version of the rules and the digests of the policy and of the default that
-    it was laid over. `fails` says whether what a rule objects to was a FAIL by that policy. `files`
-    raises `InputUnusable` for one that is not as it was published.
+    it was laid over. `fails` says whether what a rule objects to was a FAIL by that policy, and
+    `trouble` why that is not known. `files` raises `InputUnusable` for one that is not as it was
+    published.
     """
 
     run_id: str
@@ -60,6 +58,7 @@ class Side(NamedTuple):
     judged_by: tuple[str, str, str]
     fails: Callable[[str], bool]
     files: Callable[[str], Sequence[Path]]
+    trouble: str = ""
 
 
 def published_side(run: PublishedRun) -> Side:
@@ -68,15 +67,14 @@ def published_side(run: PublishedRun) -> Side:
     Where its policy cannot be read, nothing that its rules object to counts as failing: of two
     runs, what the newer one's object to is then new.
     """
-    told = run.manifest
+    told, trouble = run.manifest, ""
     try:
         fails = fails_by(policy_of(run))
     except AuditError as error:
-        log.warning("the policy of %s cannot be read: %s", run.run_id, error)
-        fails = _never
+        fails, trouble = _never, f"the policy of {run.run_id} cannot be read: {error}"
     base = next((file.sha256 for file in told.files if file.path == BASE_POLICY_FILE), "")
     judged_by = (told.rules_version, told.policy_sha256, base)
-    return Side(told.run_id, told.audit_date, judged_by, fails, run.files)
+    return Side(told.run_id, told.audit_date, judged_by, fails, run.files, trouble)
 
 
 def _never(_: str) -> bool:
@@ -167,7 +165,7 @@ class _Comparison(NamedTuple):
             older.audit_date.isoformat(),
             rules_changed=older.judged_by != newer.judged_by,
             is_rejudged=is_rejudged,
-            note=note,
+            note="; ".join(filter(None, (note, older.trouble))),
         )
 
     def _add_triples(self, count: ChangeCount, rejudged: Iterable[tuple[Key, Verdict]]) -> None:

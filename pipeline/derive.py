@@ -25,7 +25,7 @@ from pipeline.findings import judge
 from pipeline.journal import PAGES_AT_HAND, Answered, Batch, StoredReply
 from pipeline.judgements import Judgement
 from pipeline.listing import Entry, read_page
-from pipeline.notices import announcements, clocks_apart
+from pipeline.notices import Clocks, announcements
 from pipeline.outcomes import Answer, Failure
 from pipeline.policy import Policy
 from pipeline.published import AS_IT_WAS, PublishedRun
@@ -153,19 +153,22 @@ def derive(
     """
     if is_loopback(urlsplit(facts.base_url).hostname or ""):
         tally.notice("The answers came from this machine itself: a simulator, or a proxy to Atlas.")
-    seen = Replies(facts.started_at, facts.finished_at)
+    seen, clocks = Replies(facts.started_at, facts.finished_at), Clocks()
     with ExitStack() as stack:
         tables = _Tables(stack, staging, facts, seen)
         file = stack.enter_context(staging.open_text("unresolved.csv"))
         write_unresolved = unresolved_writer(file, collected.header())
         for stored in collected.replies_of_no_triple():
             tables.add_replies([stored])
-        for answers in _by_cluster(_keep_evidence(collected.batches(), tables, tally)):
+            clocks.see([stored])
+        for answers in _by_cluster(_keep_evidence(collected.batches(), tables, clocks, tally)):
             judgement = judge(answers, policy, facts.started_at)
             see(judgement)
             tally.add(judgement)
             tables.add(answers, judgement)
             write_unresolved(judgement.outcomes)
+    if clocks.notice:
+        tally.notice(clocks.notice)
     tally.timeline = seen.timeline()
     tally.changes = compare(staging)
     summary = tally.summary(facts, collected.bad_lines())
@@ -175,19 +178,18 @@ def derive(
     return summary
 
 
-def _keep_evidence(batches: Iterable[Batch], tables: "_Tables", tally: Tally) -> Iterator[Answered]:
+def _keep_evidence(
+    batches: Iterable[Batch], tables: "_Tables", clocks: Clocks, tally: Tally
+) -> Iterator[Answered]:
     """Give what is answered; on the way every reply goes into the evidence."""
-    apart = ""
     for batch in batches:
         tables.add_replies(batch.replies)
-        apart = apart or clocks_apart(batch.replies)
+        clocks.see(batch.replies)
         for row in batch.answered:
             if row.reply is not None:
                 for said in announcements(row.reply):
                     tally.notice(said)
             yield row
-    if apart:
-        tally.notice(apart)
 
 
 def _by_cluster(answered: Iterable[Answered]) -> Iterator[list[Answer]]:

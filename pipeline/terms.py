@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from pipeline.evidence import BASE_POLICY_FILE
 from pipeline.intake import KeptInput
-from pipeline.policy import Policy, default_policy
+from pipeline.policy import Policy
 from pipeline.publication import Published
 from pipeline.published import PublishedRun, read_run
 from pipeline.rules import RULES_VERSION
@@ -24,22 +24,22 @@ def unmet(found: Published, settings: Settings, discovered: KeptInput | None) ->
     """
     run = read_run(found.path)
     return (
-        *_of_policy(run, found, settings.policy),
+        *_of_rules(run, found, settings.policy),
         *_of_signature(run, settings),
         *(_of_discovered(found, discovered) if settings.discovered and discovered else ()),
     )
 
 
-def _of_policy(run: PublishedRun, found: Published, policy: Policy) -> Iterator[str]:
+def _of_rules(run: PublishedRun, found: Published, policy: Policy) -> Iterator[str]:
     judged_by = found.summary.run.policy_sha256, _base_of(run)
-    if judged_by != (policy.sha256, _digest(policy.base_text)):
+    if run.manifest.rules_version != RULES_VERSION:
+        yield f"it is judged by rules version {run.manifest.rules_version}"
+    elif judged_by != (policy.sha256, _digest(policy.base_text)):
         yield f"it is judged by another policy than {policy.name!r}"
 
 
 def _base_of(run: PublishedRun) -> str:
-    """The digest of the default under its policy, as `policy_of` takes it; empty where none is."""
-    if run.manifest.rules_version != RULES_VERSION:
-        return _digest(default_policy().text)
+    """The digest of the default under its policy; empty where none is."""
     return next((file.sha256 for file in run.manifest.files if file.path == BASE_POLICY_FILE), "")
 
 

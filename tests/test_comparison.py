@@ -247,8 +247,10 @@ def test_under_an_older_policy_that_cannot_be_read_all_is_new(nights: Nights) ->
     found = (finding("rpo-gap"),)
     older = nights.publish({"a": "PASS"}, findings=found, policy="[")
     newer = nights.publish({"a": "PASS"}, 1, older, findings=found)
+    changes = diff(older, newer)
 
-    assert diff(older, newer).newly_open_findings == 1
+    assert changes.newly_open_findings == 1
+    assert changes.note.startswith(f"the policy of {older.run_id} cannot be read: ")
 
 
 def soft(rule_id: str) -> str:

@@ -213,7 +213,7 @@ def test_fail_on_new(night: Night) -> None:
     night.input.write_text(night.input.read_text("utf-8").rpartition("x,")[0], "utf-8")
     first = run(night, 3, "--fail-on", "new")
     assert first.code == 1
-    assert "no earlier run to compare with, so all that is open counts as new" in first.err
+    assert "nothing to compare with, so all that is open counts as new" in first.err
     same = run(night, 2, "--fail-on", "new")
     assert same.code == 0
     assert facts(same.run)["exit_code"] == summary(same.run)["exit_code"] == 1

@@ -44,7 +44,9 @@ def publish(outputs: Path, night: str, number: int = 0, **changes: Any) -> Path:
         "rules_version": "7",
         "policy_sha256": "abcdef0123456789",
         "policy_name": "strict",
-        **dict.fromkeys(("base_url", "input_source", "input_sha256", "credential_id"), "-"),
+        **dict.fromkeys(
+            ("base_url", "input_source", "input_sha256", "credential_id", "tool_version"), "-"
+        ),
         "triple_count": 10,
     }
     counts = {"triple_count": 10, "pass_count": 7, "fail_count": 1, "absent_count": 2}

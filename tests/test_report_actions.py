@@ -32,6 +32,18 @@ def test_a_waiver_that_wants_a_decision_is_something_to_do(
     assert action.who == "Owner: the owner"
 
 
+def test_of_many_waivers_the_first_few_are_named() -> None:
+    uses = [waiver(WaiverState.LAPSES_SOON, f"W-{number}", LAST_DAY, 1) for number in range(200)]
+    found = list(actions_of(clean(waivers=tuple(uses))))
+
+    assert [action.count for action in found] == [
+        "Waiver W-0",
+        "Waiver W-1",
+        "Waiver W-2",
+        "197 more waivers",
+    ]
+
+
 @pytest.mark.parametrize(("state", "count"), [(WaiverState.IN_FORCE, 2), (WaiverState.LAPSED, 0)])
 def test_one_that_wants_none_is_not(state: WaiverState, count: int) -> None:
     assert told(state, count) == []

@@ -68,13 +68,14 @@ _NOT_CURRENT = "published, but not current: a later night's run is, or another o
 
 def _lapsed(summary: "Summary") -> list[str]:
     """Name the waivers that have lapsed and whose weight is felt again; the first few of them."""
-    missed = [use for use in summary.waivers if use.state == _LAPSED and use.count]
-    more = len(missed) - _NAMED_WAIVERS
+    from pipeline.excuses import WaiverState
+
+    missed = [use for use in summary.waivers if use.state is WaiverState.LAPSED and use.count]
     said = [f"Waiver {use.id} lapsed on {use.expires_on}." for use in missed[:_NAMED_WAIVERS]]
-    return [*said, *([f"{more} more waivers have lapsed."] if more > 0 else [])]
+    return [*said, *(["More waivers have lapsed."] if len(missed) > _NAMED_WAIVERS else [])]
 
 
-_LAPSED, _NAMED_WAIVERS = "lapsed", 3
+_NAMED_WAIVERS = 3
 
 
 def say_published(

@@ -262,7 +262,7 @@ def _news(published: "Published", fail_on: FailOn) -> str:
     if fail_on is FailOn.ANY or summary.exit_code == _exit_zero(summary.exit_code):
         return ""
     if changes is None:
-        return "There is no earlier run to compare with, so all that is open counts as new."
+        return "There is nothing to compare with, so all that is open counts as new."
     counts = (
         (changes.newly_open, "checkpoint"),
         (changes.newly_open_findings, "finding on clusters"),

@@ -62,15 +62,16 @@ def verify(
     code = ExitCode.COMPLETE if found.sound else ExitCode.OPEN
     if code or not quiet:
         print_result(_printed(found, output_format))
-    wrong = (*found.intact.problems, *found.rederived.problems)
-    said = f"not sound: {_first(wrong)}" if wrong else "sound"
+    said = "sound" if found.sound else f"not sound: {_first(found)}"
     talk.say_end(code, f"the run {found.run_id} is {said}")
     raise typer.Exit(code)
 
 
-def _first(problems: tuple[str, ...]) -> str:
-    more = len(problems) - 1
-    return problems[0] + (f" (and {more:,} more)" if more else "")
+def _first(found: "Verification") -> str:
+    answers = (found.intact, found.rederived)
+    first = next(problem for answer in answers for problem in answer.problems)
+    more = sum(answer.problem_count for answer in answers) - 1
+    return first + (f" (and {more:,} more)" if more else "")
 
 
 def _check_options(manifest_sha256: str, allowed_signers: Path | None, signer: str) -> None:

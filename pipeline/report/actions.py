@@ -44,7 +44,7 @@ def actions_of(summary: Summary) -> Iterator[Action]:
     for kind in sorted(summary.kinds, key=lambda kind: kind.verdict, reverse=True):
         if count := kind.count - kind.excused_count:
             yield _about_kind(kind, count)
-    yield from map(_about_waiver, filter(_wants_a_decision, summary.waivers))
+    yield from _about_waivers([use for use in summary.waivers if _wants_a_decision(use)])
     if count := summary.run.bad_line_count:
         so, advice = "Could not be used, so nothing was asked", "Mend them in the input"
         yield Action(plural(count, "input line"), so, advice, "bad-lines")
@@ -86,6 +86,14 @@ def _about_kind(kind: KindCount, count: int) -> Action:
 def _wants_a_decision(use: WaiverUse) -> bool:
     has_lapsed, is_about_to = use.state is WaiverState.LAPSED, use.state is WaiverState.LAPSES_SOON
     return is_about_to or (has_lapsed and use.count > 0)
+
+
+def _about_waivers(uses: list[WaiverUse]) -> Iterator[Action]:
+    """The first few by themselves; many may lapse on one day."""
+    yield from map(_about_waiver, uses[:_NAMED])
+    if more := len(uses[_NAMED:]):
+        so = "Lapsed, or lapse soon"
+        yield Action(plural(more, "more waiver"), so, "See to their dates too", "waivers")
 
 
 def _about_waiver(use: WaiverUse) -> Action:

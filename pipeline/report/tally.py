@@ -347,7 +347,6 @@ def _worst_first(clusters: Iterable[ClusterRow]) -> list[ClusterRow]:
     )
 
 
-#: The rule that finds clusters without any restorable checkpoint.
 #: Rule over clusters → what is so of clusters that fail by it.
 _ON_CLUSTERS = {
     "no-restorable-checkpoint": "without a restorable checkpoint",

@@ -25,9 +25,7 @@ from pipeline.tables import (
     complete,
     own_columns,
 )
-
-#: Problems that are named; how many there are is counted.
-_SHOWN = 20
+from pipeline.verify.intact import SHOWN
 
 #: Rows that are compared at once.
 _CHUNK_ROWS = 500
@@ -56,10 +54,10 @@ class Problems:
         """Keep a sentence about what was looked at."""
         self.said.append(text)
 
-    def problem(self, where: str, what: str, count: int = 1) -> None:
-        """Keep a problem; `count` says for how many it stands."""
-        self._count += count
-        if len(self._shown) < _SHOWN:
+    def problem(self, where: str, what: str) -> None:
+        """Keep a problem: in which file or table, and what is wrong."""
+        self._count += 1
+        if len(self._shown) < SHOWN:
             self._shown.append(f"{where}: {what}")
 
     def problems(self) -> Iterator[str]:

@@ -13,8 +13,10 @@ from typing import IO, cast
 import msgspec
 
 from pipeline.checkpoints import CheckpointRef
-from pipeline.intake import KeptInput
+from pipeline.errors import InputUnusable
+from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.population import Beyond, BeyondCluster
+from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.triples import BadLine, TripleReader
 
 #: Clusters that are named; of the others there is the number.
@@ -67,6 +69,29 @@ def find_beyond(discovered: KeptInput, asked: Iterable[CheckpointRef]) -> Beyond
         cluster_count=clusters,
         clusters=shown,
     )
+
+
+def discovered_of(run: PublishedRun) -> KeptInput | None:
+    """Give the list that a run was compared with, as it was called; None where there was none.
+
+    Raises `InputUnusable` where the run's folder is not as it was published.
+    """
+    name = f"evidence/{DISCOVERED_FILE}"
+    if not run.digest_of(name):
+        return None
+    path = run.file("summary.json")
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=_Told).beyond
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(f"{path} cannot be read: {error}", hint=AS_IT_WAS) from error
+    source = known.source or f"the list that {run.run_id} was compared with"
+    return KeptInput(run.file(name), known.sha256, source)
+
+
+class _Told(msgspec.Struct, frozen=True):
+    """What is read of `summary.json`."""
+
+    beyond: Beyond
 
 
 class _Listed:

@@ -72,8 +72,7 @@ def published_side(run: PublishedRun) -> Side:
         fails = fails_by(policy_of(run))
     except AuditError as error:
         fails, trouble = _never, f"the policy of {run.run_id} cannot be read: {error}"
-    base = next((file.sha256 for file in told.files if file.path == BASE_POLICY_FILE), "")
-    judged_by = (told.rules_version, told.policy_sha256, base)
+    judged_by = (told.rules_version, told.policy_sha256, run.digest_of(BASE_POLICY_FILE))
     return Side(told.run_id, told.audit_date, judged_by, fails, run.files, trouble)
 
 

@@ -53,8 +53,8 @@ def policy_of(run: PublishedRun) -> Policy:
     text, source = _text_of(run, POLICY_FILE), f"the policy of {run.run_id}"
     if run.manifest.rules_version != RULES_VERSION:
         return read_policy(text, source)
-    has_base = any(file.path == BASE_POLICY_FILE for file in run.manifest.files)
-    return read_policy_over(text, _text_of(run, BASE_POLICY_FILE) if has_base else "", source)
+    base = _text_of(run, BASE_POLICY_FILE) if run.digest_of(BASE_POLICY_FILE) else ""
+    return read_policy_over(text, base, source)
 
 
 def _text_of(run: PublishedRun, name: str) -> str:

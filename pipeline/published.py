@@ -110,9 +110,9 @@ class PublishedRun(msgspec.Struct, frozen=True):
         found = [file for file in self.manifest.files if file.path.startswith(f"{folder}/")]
         return [self._checked(file) for file in found]
 
-    def has(self, path: str) -> bool:
-        """Whether a file of that path was published."""
-        return any(file.path == path for file in self.manifest.files)
+    def digest_of(self, path: str) -> str:
+        """Give a file's digest as it was published; empty where there is none of that path."""
+        return next((file.sha256 for file in self.manifest.files if file.path == path), "")
 
     def file(self, path: str) -> Path:
         """Give one file, as `files` does."""

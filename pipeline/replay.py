@@ -18,14 +18,14 @@ from typing import Any, TextIO
 import msgspec
 
 from pipeline import __version__
-from pipeline.beyond import find_beyond
+from pipeline.beyond import discovered_of, find_beyond
 from pipeline.cells import csv_line, on_one_line
 from pipeline.changes import Changes
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, facts_of, rejudge
 from pipeline.errors import ConfigurationWrong, InputUnusable
 from pipeline.evidence import Evidence, batches_of
-from pipeline.intake import DISCOVERED_FILE, KeptInput
+from pipeline.intake import DISCOVERED_FILE
 from pipeline.policy import Policy
 from pipeline.publication import manifest_of, write_policy
 from pipeline.published import PublishedRun, sha256_of
@@ -197,13 +197,10 @@ def _changes(run: PublishedRun, policy: Policy, facts: RunFacts, staging: Stagin
 
 def _copy_discovered(run: PublishedRun, evidence: Evidence, staging: Staging, tally: Tally) -> None:
     """What Atlas listed beyond the input is compared again, where the run had that."""
-    name = f"evidence/{DISCOVERED_FILE}"
-    if name not in {file.path for file in run.manifest.files}:
-        return
-    path = run.file(name)
-    listed = KeptInput(path, "", "")
-    tally.beyond = find_beyond(listed, (told.ref for told in evidence.told()))
-    staging.copy(name, path)
+    listed = discovered_of(run)
+    if listed is not None:
+        tally.beyond = find_beyond(listed, (told.ref for told in evidence.told()))
+        staging.copy(f"evidence/{DISCOVERED_FILE}", listed.path)
 
 
 # --- places --------------------------------------------------------------------------------------

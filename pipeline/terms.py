@@ -31,16 +31,11 @@ def unmet(found: Published, settings: Settings, discovered: KeptInput | None) ->
 
 
 def _of_rules(run: PublishedRun, found: Published, policy: Policy) -> Iterator[str]:
-    judged_by = found.summary.run.policy_sha256, _base_of(run)
+    judged_by = found.summary.run.policy_sha256, run.digest_of(BASE_POLICY_FILE)
     if run.manifest.rules_version != RULES_VERSION:
         yield f"it is judged by rules version {run.manifest.rules_version}"
     elif judged_by != (policy.sha256, _digest(policy.base_text)):
         yield f"it is judged by another policy than {policy.name!r}"
-
-
-def _base_of(run: PublishedRun) -> str:
-    """The digest of the default under its policy; empty where none is."""
-    return next((file.sha256 for file in run.manifest.files if file.path == BASE_POLICY_FILE), "")
 
 
 def _digest(text: str) -> str:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from pipeline import __version__
+from pipeline.beyond import discovered_of
 from pipeline.commits import usable
 from pipeline.completion import take_answers
 from pipeline.errors import (
@@ -33,7 +34,6 @@ from pipeline.intake import (
     printable,
 )
 from pipeline.journal import FORMAT, Journal
-from pipeline.publication import read_published
 from pipeline.published import PublishedRun
 from pipeline.runs import AuditFolder, copy_log_aside, new_run_id, remove_journal, set_aside
 from pipeline.settings import Settings
@@ -75,14 +75,11 @@ class Unfinished:
         settings = self._settings
         if settings.discovered is not None:
             return _keep_discovered(settings.discovered, self._folder.work)
-        parent, name = settings.parent, f"evidence/{DISCOVERED_FILE}"
-        if parent is None or not parent.has(name):
+        found = discovered_of(settings.parent) if settings.parent is not None else None
+        if found is None:
             return None
-        kept = _keep_discovered(str(parent.file(name)), self._folder.work)
-        known = read_published(parent.path).summary.beyond
-        called = known.source if known is not None else ""
-        source = called or f"the list that {parent.run_id} was compared with"
-        return msgspec.structs.replace(kept, source=source)
+        kept = _keep_discovered(str(found.path), self._folder.work)
+        return msgspec.structs.replace(kept, source=found.source)
 
     def open(self, kept: KeptInput) -> Journal:
         """Open the journal of this very run if it was begun, else a new one with the input.

@@ -111,6 +111,19 @@ def test_a_run_says_and_keeps_what_is_beyond_it(night: Night, tmp_path: Path) ->
     assert not list(night.out.rglob(".work/*.csv.gz"))
 
 
+def test_judged_anew_it_names_the_same_list(night: Night, tmp_path: Path) -> None:
+    listed, policy = tmp_path / "discovered.csv", tmp_path / "policy.toml"
+    write_input(listed, night.scene.triples)
+    policy.write_text('name = "another"\n', "utf-8")
+    night.write(4)
+    night.run("--discovered", listed)
+    (run,) = night.books.runs
+    night.say("report", run, "--policy", policy, "--to", tmp_path / "anew")
+
+    assert summary(tmp_path / "anew")["beyond"] == summary(run)["beyond"]
+    assert summary(run)["beyond"]["source"] == str(listed)
+
+
 def test_a_file_that_discover_did_not_write_stops_before_the_first_request(
     night: Night, tmp_path: Path
 ) -> None:

@@ -10,18 +10,19 @@ import typer
 
 from pipeline.cli.access import set_up_talk
 from pipeline.errors import ConfigurationWrong, ExitCode
-from pipeline.options import LogFormat, LogFormatOption, OutputDir, Quiet, is_audit_name, read_date
+from pipeline.options import (
+    LogFormat,
+    LogFormatOption,
+    OutputDir,
+    Quiet,
+    TextOrJson,
+    is_audit_name,
+    read_date,
+)
 
 log = logging.getLogger("pipeline")
 
 _RUN = "An audit (its current run), a run id, or a run's folder."
-
-
-class DiffFormat(StrEnum):
-    """How a comparison is printed."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 class HistoryFormat(StrEnum):
@@ -52,8 +53,8 @@ def diff(
         int, typer.Option(min=0, metavar="N", help="Rows of each kind that are shown; 0: all.")
     ] = 50,
     format_: Annotated[
-        DiffFormat, typer.Option("--format", help="text, or json with the same rows.")
-    ] = DiffFormat.TEXT,
+        TextOrJson, typer.Option("--format", help="text, or json with the same rows.")
+    ] = TextOrJson.TEXT,
     fail_on: Annotated[
         DiffFailOn | None,
         typer.Option(help="new: end with 1 where something is open that was not."),
@@ -76,7 +77,7 @@ def diff(
     for warning in made.warnings:
         log.warning("%s", warning)
     with writing(None) as write:
-        write(as_json(made) if format_ is DiffFormat.JSON else as_text(made))
+        write(as_json(made) if format_ is TextOrJson.JSON else as_text(made))
     is_failed = fail_on is DiffFailOn.NEW and made.changes.has_newly_open
     raise typer.Exit(ExitCode.OPEN if is_failed else ExitCode.COMPLETE)
 

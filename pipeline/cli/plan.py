@@ -2,7 +2,6 @@
 
 import logging
 import os
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,6 +18,7 @@ from pipeline.options import (
     LogFormatOption,
     MaxShare,
     Quiet,
+    TextOrJson,
     Timeout,
 )
 
@@ -30,21 +30,14 @@ if TYPE_CHECKING:
 log = logging.getLogger("pipeline")
 
 
-class PlanFormat(StrEnum):
-    """How a plan is printed."""
-
-    TEXT = "text"
-    JSON = "json"
-
-
 def plan(
     input_: Input,
     no_ask: Annotated[
         bool, typer.Option("--no-ask", help="Take the documented limits, ask Atlas nothing.")
     ] = False,
     format_: Annotated[
-        PlanFormat, typer.Option("--format", help="text, or json with every project.")
-    ] = PlanFormat.TEXT,
+        TextOrJson, typer.Option("--format", help="text, or json with every project.")
+    ] = TextOrJson.TEXT,
     base_url: BaseUrl = ATLAS,
     ca_file: CaFile = None,
     concurrency: Concurrency = 64,
@@ -72,7 +65,7 @@ def plan(
         told = run_loop(_ask_limits(reach_for("plan", base_url, ca_file, timeout), found))
     made = make_plan(found, told, Pace(concurrency, max_share))
     with writing(None) as write:
-        write((as_json(made) if format_ is PlanFormat.JSON else as_text(made)) + "\n")
+        write((as_json(made) if format_ is TextOrJson.JSON else as_text(made)) + "\n")
 
 
 async def _ask_limits(reach: "Reach", found: "Read") -> "dict[str, Limits]":

@@ -1,7 +1,6 @@
 """The commands `policy check` and `policy explain`."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,20 +8,13 @@ import typer
 
 from pipeline.cli.access import set_up_talk
 from pipeline.errors import ConfigurationWrong
-from pipeline.options import LogFormat, LogFormatOption, Quiet
+from pipeline.options import LogFormat, LogFormatOption, Quiet, TextOrJson
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     help="Check a policy file, or say what a policy provides.",
 )
-
-
-class PolicyFormat(StrEnum):
-    """How a policy is explained."""
-
-    TEXT = "text"
-    JSON = "json"
 
 
 @app.command()
@@ -58,8 +50,8 @@ def explain(
         typer.Argument(metavar="[FILE]", help="A policy, TOML. Without one: the default policy."),
     ] = None,
     format_: Annotated[
-        PolicyFormat, typer.Option("--format", help="text, or json with everything.")
-    ] = PolicyFormat.TEXT,
+        TextOrJson, typer.Option("--format", help="text, or json with everything.")
+    ] = TextOrJson.TEXT,
     log_format: LogFormatOption = LogFormat.TEXT,
     quiet: Quiet = False,
 ) -> None:
@@ -72,4 +64,4 @@ def explain(
     policy = default_policy() if file is None else read_policy_file(file)
     found = provisions(policy, "" if file is None else str(file), datetime.now(UTC))
     with writing(None) as write:
-        write((as_json(found) if format_ is PolicyFormat.JSON else as_text(found)) + "\n")
+        write((as_json(found) if format_ is TextOrJson.JSON else as_text(found)) + "\n")

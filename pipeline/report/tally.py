@@ -35,6 +35,7 @@ from pipeline.report.summary import (
     Summary,
 )
 from pipeline.report.timeline import Timeline
+from pipeline.report.words import plural
 from pipeline.rules import RULES
 from pipeline.triples import BadLine
 
@@ -243,8 +244,8 @@ class Tally:
             exit_code=exit_code,
             exit_meaning=MEANINGS[exit_code],
             complete=exit_code in (ExitCode.COMPLETE, ExitCode.OPEN),
-            population=f"population: {_n(facts.triple_count, 'triple')} from {facts.input_source}, "
-            "supplied by the operator",
+            population=f"population: {plural(facts.triple_count, 'triple')} from "
+            f"{facts.input_source}, supplied by the operator",
             counts=self.counts,
             excused_count=self.excused_count,
             duration_s=(facts.finished_at - facts.started_at).total_seconds(),
@@ -425,10 +426,10 @@ def _headline(tally: Tally, facts: RunFacts) -> tuple[str, str]:
     counts, short = tally.counts, " ".join(tally.shortfalls)
     said = ", ".join(_troubles(tally, facts))
     passes = "passes" if 1 in (counts.pass_count, counts.triple_count) else "pass"
-    of = f"{counts.pass_count:,} of {_n(counts.triple_count, 'checkpoint')} {passes}"
+    of = f"{counts.pass_count:,} of {plural(counts.triple_count, 'checkpoint')} {passes}"
     if not (tally.open_count or tally.unknown_count or facts.bad_line_count or short):
         return _yes(tally, of, said)
-    excused = f", {_n(tally.excused_count, 'triple')} excused" if tally.excused_count else ""
+    excused = f", {plural(tally.excused_count, 'triple')} excused" if tally.excused_count else ""
     is_nothing_known = counts.inconclusive_count == counts.triple_count
     unknown = "Nothing known" if is_nothing_known else "Not all known"
     answer = "No" if tally.open_count else unknown
@@ -440,7 +441,7 @@ def _yes(tally: Tally, of: str, said: str) -> tuple[str, str]:
     if said:
         return "Yes, with exceptions", f"{of}; {said}, all excused."
     warnings = tally.finding_count
-    beside = f"; {_n(warnings, 'finding')} beside" if warnings else ", and no rule objects"
+    beside = f"; {plural(warnings, 'finding')} beside" if warnings else ", and no rule objects"
     return "Yes", f"{of}: Atlas reports them restorable{beside}."
 
 
@@ -450,13 +451,13 @@ def _troubles(tally: Tally, facts: RunFacts) -> list[str]:
     unknown, bad = counts.inconclusive_count, facts.bad_line_count
     fails = "fails" if counts.fail_count == 1 else "fail"
     said = [
-        f"{_n(counts.fail_count, 'checkpoint')} {fails}" if counts.fail_count else "",
+        f"{plural(counts.fail_count, 'checkpoint')} {fails}" if counts.fail_count else "",
         f"{counts.absent_count:,} absent" if counts.absent_count else "",
         *_cluster_troubles(tally),
-        f"{_n(unknown, 'triple')} could not be determined ({tally.unknown_kinds})"
+        f"{plural(unknown, 'triple')} could not be determined ({tally.unknown_kinds})"
         if unknown
         else "",
-        f"{_n(bad, 'input line')} could not be used" if bad else "",
+        f"{plural(bad, 'input line')} could not be used" if bad else "",
     ]
     return list(filter(None, said))
 
@@ -464,7 +465,7 @@ def _troubles(tally: Tally, facts: RunFacts) -> list[str]:
 def _cluster_troubles(tally: Tally) -> list[str]:
     """Say what whole clusters fail by, in the rules' own order."""
     return [
-        f"{_n(count, 'cluster')} {_ON_CLUSTERS.get(rule_id, f'failing by {rule_id}')}"
+        f"{plural(count, 'cluster')} {_ON_CLUSTERS.get(rule_id, f'failing by {rule_id}')}"
         for rule_id in RULES
         if (count := tally.failing_clusters[rule_id])
     ]
@@ -472,7 +473,3 @@ def _cluster_troubles(tally: Tally) -> list[str]:
 
 def _sentences(*said: str) -> str:
     return " ".join(filter(None, said))
-
-
-def _n(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

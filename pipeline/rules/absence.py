@@ -1,6 +1,7 @@
 """The rule about what is not there although it should be."""
 
-from pipeline.rules.listed import CLOCK_TOLERANCE, Listed, dated
+from pipeline.checkpoints import made_at
+from pipeline.rules.listed import CLOCK_TOLERANCE, Listed
 from pipeline.rules.rule import Objection, Objections, rule
 
 
@@ -22,7 +23,7 @@ def absent_inside_retention(listed: Listed) -> Objections:
         return
     for place in listed.absent:
         at = listed.replied_at(place)
-        made = dated(listed.answers[place].ref.checkpoint_id)
+        made = made_at(listed.answers[place].ref.checkpoint_id)
         if at is not None and at - retention <= made <= at + CLOCK_TOLERANCE:
             yield Objection(
                 place,

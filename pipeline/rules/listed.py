@@ -5,7 +5,7 @@ proportion to what the answers hold: a cluster may have 100,000 checkpoints.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
 
@@ -134,11 +134,6 @@ class Listed:
 
     def _id(self, found: tuple[int, Checkpoint]) -> str:
         return self.answers[found[0]].ref.checkpoint_id
-
-
-def dated(checkpoint_id: str) -> datetime:
-    """Give the time in an id's first four bytes: when the checkpoint was started."""
-    return datetime.fromtimestamp(int(checkpoint_id[:8], 16), UTC)
 
 
 def shard_of(part: Part) -> str | None:

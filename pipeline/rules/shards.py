@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from pipeline.rules.listed import dated
+from pipeline.checkpoints import made_at
 from pipeline.rules.rule import MANUAL, Objection, Objections, listing, rule
 from pipeline.rules.standing import Standing
 
@@ -37,7 +37,7 @@ def shards_gone(standing: Standing) -> Objections:
         yield Objection(
             None,
             f"shards that older checkpoints have are gone, {since} {first} of "
-            f"{dated(first).isoformat()}: {listing(names, len(names))}",
+            f"{made_at(first).isoformat()}: {listing(names, len(names))}",
             f"{len(known[-1][1])} shards",
             f"{len(known[-1][1]) + len(gone)} shards",
         )

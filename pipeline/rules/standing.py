@@ -8,9 +8,10 @@ from operator import itemgetter
 
 import msgspec
 
+from pipeline.checkpoints import made_at
 from pipeline.outcomes import Verdict, moment
 from pipeline.policy import Thresholds
-from pipeline.rules.listed import Listed, dated
+from pipeline.rules.listed import Listed
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,8 +65,8 @@ def standing(listed: Listed, verdicts: list[Verdict], untimed: Collection[int | 
         verdicts=Counter(verdicts),
         points=_points(listed, verdicts, untimed),
         as_of=moment(max(replied)) if replied else None,
-        unknown=[dated(one) for one in sorted(ids)],
-        oldest=dated(min(answer.ref.checkpoint_id for answer in answers)),
+        unknown=[made_at(one) for one in sorted(ids)],
+        oldest=made_at(min(answer.ref.checkpoint_id for answer in answers)),
         shards=_shards(listed, ids),
     )
 

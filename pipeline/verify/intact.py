@@ -17,6 +17,7 @@ import msgspec
 
 from pipeline.errors import AuditError
 from pipeline.published import FIRST_VERSION, Current, Previous, read_current, sha256_of
+from pipeline.report.words import plural
 from pipeline.signing import Signature, SignatureWrong, check_signer, fingerprint, signature_of
 
 #: Problems of one kind that are named; how many there are is said too.
@@ -253,7 +254,7 @@ class _Intact:
                 count += 1
                 self._compare(f"line {number} of attempts.jsonl", str(line["manifest_sha256"]))
         if count:
-            self._said.append(f"attempts.jsonl names it {_times(count)}")
+            self._said.append(f"attempts.jsonl names it {plural(count, 'time')}")
 
     def _check_neighbours(self) -> None:
         """Runs that were published while this one was current say its manifest's digest."""
@@ -311,7 +312,7 @@ class _Intact:
 
 def _chain(count: int, first: str, missing: Previous | None) -> str:
     ends = f", then {missing.run_id}, which is not present" if missing else ", the first of all"
-    back = f"{_earlier(count)} back to {first}" if count else "no earlier run"
+    back = f"{plural(count, 'earlier run')} back to {first}" if count else "no earlier run"
     return f"chain: {back}{ends}"
 
 
@@ -363,11 +364,3 @@ def _object(line: bytes) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count:,} times"
-
-
-def _earlier(count: int) -> str:
-    return "1 earlier run" if count == 1 else f"{count:,} earlier runs"

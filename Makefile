@@ -194,7 +194,8 @@ compile() {
     --no-emit-index-url --no-emit-find-links --output-file "$$output" "$$@" pyproject.toml
   if grep -n '://' "$$output"; then say "lock: $$output must not name hosts"; return 1; fi
 }
-compile requirements.lock --group build
-compile requirements-dev.lock --group build --extra speed --extra dev --constraint requirements.lock
+# The larger set first: what its packages want of each other bounds the smaller one too.
+compile requirements-dev.lock --group build --extra speed --extra s3 --extra warehouse --extra dev
+compile requirements.lock --group build --constraint requirements-dev.lock
 endef
 export MAKE_LOCKS

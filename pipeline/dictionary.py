@@ -15,7 +15,7 @@ from pipeline.policy import Severity, default_policy
 from pipeline.report.advice import ADVICE
 from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES, RULES, RULES_VERSION
 from pipeline.rules.rule import Rule
-from pipeline.tables import FAILING, REPLIES, RUN_COLUMNS, SCHEMA_VERSION, TABLES, Table
+from pipeline.tables import FAILING, LOADS, REPLIES, RUN_COLUMNS, SCHEMA_VERSION, TABLES, Table
 
 _INTRODUCTION = f"""\
 # Tables
@@ -36,7 +36,7 @@ and with evidence on (`run_id`, `reply_id`).
 
 def dictionary() -> str:
     """Give the whole page as Markdown."""
-    pages = [_INTRODUCTION, *map(_table, (*TABLES, REPLIES, FAILING)), _enumerations()]
+    pages = [_INTRODUCTION, *map(_table, (*TABLES, REPLIES, FAILING, LOADS)), _enumerations()]
     return "\n".join(pages)
 
 

@@ -7,6 +7,7 @@
     ├── ProgramFault           70  a law broken, an unexpected exception
     ├── OutputsUnwritable      73  the output folder refuses us
     │   └── JournalDamaged     73  what a run had collected cannot be relied on
+    ├── LoadRefused            74  a run was not loaded into a warehouse
     ├── AlreadyRunning         75  another run of this audit holds the lock
     ├── CredentialsRefused     77  missing, incomplete, or refused by Atlas
     ├── ConfigurationWrong     78  an option, a variable or a policy is wrong
@@ -32,6 +33,7 @@ class ExitCode(IntEnum):
     ATLAS_UNAVAILABLE = 69
     PROGRAM_FAULT = 70
     OUTPUTS_UNWRITABLE = 73
+    LOAD_REFUSED = 74
     ALREADY_RUNNING = 75
     CREDENTIALS_REFUSED = 77
     CONFIGURATION_WRONG = 78
@@ -108,6 +110,13 @@ class JournalDamaged(OutputsUnwritable):
     """A journal does not hold any more what was written into it."""
 
     hint = "start the same command again: it sets the journal aside and asks anew"
+
+
+class LoadRefused(AuditError):
+    """A run was not loaded: the warehouse refuses it, or what is there is better."""
+
+    exit_code = ExitCode.LOAD_REFUSED
+    hint = "nothing was changed in the warehouse"
 
 
 class AlreadyRunning(AuditError):

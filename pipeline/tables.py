@@ -420,6 +420,21 @@ FAILING = Table(
     ),
 )
 
+LOADS = Table(
+    "loads",
+    "in a warehouse only: one row for each time that a run was loaded into it",
+    (
+        *RUN_COLUMNS,
+        _required("loaded_at", "timestamp", "when it was loaded, by the loading machine's clock"),
+        _required("tool_version", "string", "version of the program that loaded it"),
+        _required("schema_version", "string", "version of the tables that were loaded"),
+        _required("manifest_sha256", "string", "SHA-256 of the run's manifest, hexadecimal"),
+        Column("replaced_run_id", "string", "the run whose rows it replaced; null if none"),
+        _required("refusals", "string", "why it would not have been loaded without being told to"),
+        _required("row_count", "int64", "rows of all tables"),
+    ),
+)
+
 
 # --- Arrow and pandas ----------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ CODES = {
     "ProgramFault": 70,
     "OutputsUnwritable": 73,
     "JournalDamaged": 73,
+    "LoadRefused": 74,
     "AlreadyRunning": 75,
     "CredentialsRefused": 77,
     "ConfigurationWrong": 78,
@@ -57,7 +58,7 @@ def test_a_signal_ends_with_its_own_code(number: int, code: int) -> None:
 def test_the_numbers_are_the_promised_ones() -> None:
     assert [int(code) for code in ExitCode] == [
         *(0, 1, 2, 3, 4),
-        *(65, 66, 69, 70, 73, 75, 77, 78),
+        *(65, 66, 69, 70, 73, 74, 75, 77, 78),
         *(129, 130, 143),
     ]
 

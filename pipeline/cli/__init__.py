@@ -15,6 +15,7 @@ from pipeline.cli import (
     policy,
     report,
     run,
+    schema,
     simulate,
     verify,
 )
@@ -37,6 +38,7 @@ for command in (
     explain.explain,
     verify.verify,
     demo.demo,
+    schema.schema,
     simulate.simulate,
 ):
     app.command()(command)

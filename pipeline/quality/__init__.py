@@ -23,12 +23,17 @@ from pipeline.tables import FAILING, FINDINGS, PARTS, REPLIES, RUNS, TABLES
 __all__ = ["check_tables"]
 
 
-def check_tables(folder: Path, facts: RunFacts) -> None:
+#: Rows of each table that are in memory at a time: fewer cost more time, more only memory.
+ROWS_AT_ONCE = 16_384
+
+
+def check_tables(folder: Path, facts: RunFacts, rows_at_once: int = ROWS_AT_ONCE) -> None:
     """Check the staged tables of a run, and its `summary.json`, in `folder`.
 
     Raises `ProgramFault` that names the table, the key or the figure, and what is wrong with it.
     """
-    files = {table.name: TableFile(folder, table, facts) for table in (*TABLES, FAILING, REPLIES)}
+    tables = (*TABLES, FAILING, REPLIES)
+    files = {table.name: TableFile(folder, table, facts, rows_at_once) for table in tables}
     for file in files.values():
         file.check()
     streams = {name: rows_of(files[name], sorting) for name, sorting in SORTED.items()}

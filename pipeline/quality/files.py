@@ -14,9 +14,6 @@ from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES
 from pipeline.tables import REPLIES, SCHEMA_VERSION, Table
 
-#: Rows that are in memory at a time, of each table.
-ROWS_AT_ONCE = 16_384
-
 #: What a column may hold, beside null where the contract allows that.
 VALUES: Mapping[str, Collection[str]] = {
     "verdict": tuple(Verdict),
@@ -41,9 +38,10 @@ def fault(table: str, what: str) -> ProgramFault:
 class TableFile:
     """The staged file of one table."""
 
-    def __init__(self, folder: Path, table: Table, facts: RunFacts) -> None:
+    def __init__(self, folder: Path, table: Table, facts: RunFacts, rows_at_once: int) -> None:
         """Raises `ProgramFault` unless there is one file, where the contract puts it."""
         self.table = table
+        self._rows_at_once = rows_at_once
         self._facts = facts
         place = "evidence" if table is REPLIES else f"{table.name}/dt={facts.audit_date}"
         found = sorted((folder / place).glob("*.parquet"))
@@ -65,7 +63,7 @@ class TableFile:
         """Read some columns, so many rows at a time; raises `ProgramFault` if it is no file."""
         try:
             with pq.ParquetFile(self.path, read_dictionary=as_dictionaries) as file:
-                yield from file.iter_batches(ROWS_AT_ONCE, columns=columns, use_threads=False)
+                yield from file.iter_batches(self._rows_at_once, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self.fault(f"{self.path.name} cannot be read: {error}") from error
 

@@ -42,8 +42,8 @@ class References:
         outcomes = zone[OUTCOMES.name]
         _check_outcomes(outcomes)
         _check_checkpoints(zone)
-        _check_findings(zone)
         self._check_clusters(outcomes, zone[CLUSTERS.name])
+        _check_findings(zone)
         self._check_replies(outcomes, zone[REPLIES.name])
 
     def check_end(self) -> None:
@@ -146,18 +146,17 @@ def _check_findings(zone: Zone) -> None:
 def _check_answers(outcomes: pa.Table, replies: pa.Table) -> None:
     """The reply that counts for an outcome is there, as the outcome describes it."""
     places = pc.index_in(outcomes["reply_id"], replies["reply_id"].combine_chunks())
-    _check_none(outcomes.filter(pc.is_null(places)), "is not there")
     found = replies.take(places)
+    is_own, what = pc.is_valid(places), "is no page of a list"
     if "key" in found.column_names:
-        _check_none(outcomes.filter(pc.not_equal(found["key"], outcomes["key"])), "is not about it")
+        is_own = pc.fill_null(pc.equal(found["key"], outcomes["key"]), fill_value=False)
+        what = "is none of its replies"
+    lost = outcomes.filter(pc.invert(is_own))
+    if lost.num_rows:
+        said = f"reply {lost['reply_id'][0]}, on which {_first_key(lost)} rests, {what}"
+        raise fault(REPLIES.name, said)
     told = found.select(list(_REPLY)).rename_columns(list(_REPLY.values()))
     _check_columns(outcomes, told, OUTCOMES.name)
-
-
-def _check_none(outcomes: pa.Table, what: str) -> None:
-    if outcomes.num_rows:
-        said = f"reply {outcomes['reply_id'][0]}, on which {_first_key(outcomes)} rests, {what}"
-        raise fault(REPLIES.name, said)
 
 
 def _count_by_cluster(outcomes: pa.Table) -> pa.Table:

@@ -7,12 +7,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.errors import ProgramFault
 from pipeline.outcomes import FailureKind, Verdict
 from pipeline.policy import Severity
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES
-from pipeline.tables import REPLIES, SCHEMA_VERSION, Table
+from pipeline.tables import REPLIES, Table
 
 #: What a column may hold, beside null where the contract allows that.
 VALUES: Mapping[str, Collection[str]] = {

@@ -30,6 +30,7 @@ from pipeline.journal import Journal
 from pipeline.judgements import Judgement
 from pipeline.policy import Policy
 from pipeline.published import AS_IT_WAS, Current, read_run, sha256_of
+from pipeline.quality import check_tables
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
@@ -110,6 +111,7 @@ class Publisher:
             summary = derive(journal, policy, facts, staging, tally, self._see, changes)
             staging.copy("evidence/input.csv.gz", kept.path)
             write_policy(policy, staging)
+            check_tables(staging.path, facts)
             digest = self._seal(staging, self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:

@@ -30,6 +30,7 @@ from pipeline.intake import DISCOVERED_FILE
 from pipeline.policy import Policy
 from pipeline.publication import manifest_of, write_policy
 from pipeline.published import PublishedRun, sha256_of
+from pipeline.quality import check_tables
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
@@ -182,6 +183,7 @@ def _derive_into(
     summary = derive(evidence, policy, facts, staging, tally, compare=changes)
     staging.copy("evidence/input.csv.gz", run.file("evidence/input.csv.gz"))
     write_policy(policy, staging)
+    check_tables(staging.path, facts)
     parent = {"run_id": run.run_id, "manifest_sha256": sha256_of(run.path / "manifest.json")}
     judged = {"of": parent, "at": now.isoformat(timespec="seconds")}
     staging.seal({**manifest_of(summary, policy, notices), "previous": None, "judged_anew": judged})

@@ -27,8 +27,8 @@ def nights(tmp_path: Path) -> Path:
         began = START + timedelta(days=night)
         recorder.publish(
             {ref(1): [good(ref(1), parts=[part])], ref(2): [good(ref(2), parts=[part])]},
-            started_at=began.isoformat(),  # type: ignore[arg-type]
-            audit_date=began.date().isoformat(),  # type: ignore[arg-type]
+            started_at=began.isoformat(),
+            audit_date=began.date().isoformat(),
         )
     return tmp_path / "nightly" / "runs"
 

@@ -146,6 +146,12 @@ class Postgres(Warehouse):
             schema=table.schema,
         )
 
+    def values(self, sql: str) -> list[Row]:
+        """What any query finds."""
+        from tests.postgres import query
+
+        return query(self.url, sql)
+
     def _alter(self, change: str) -> None:
         from tests.postgres import query
 
@@ -197,7 +203,7 @@ def run_told(warehouse: Warehouse, text: str, **env: str) -> None:
     done = subprocess.run(
         ["sh", "-ec", "\n".join(commands)],
         cwd=warehouse.folder,
-        env={**os.environ, **env, "PATH": f"{_clients(warehouse.folder)}:{os.environ['PATH']}"},
+        env={**os.environ, **env, "PATH": f"{clients(warehouse.folder)}:{os.environ['PATH']}"},
         check=False,
         capture_output=True,
         text=True,
@@ -207,7 +213,7 @@ def run_told(warehouse: Warehouse, text: str, **env: str) -> None:
         raise Refused(done.stderr)
 
 
-def _clients(folder: Path) -> Path:
+def clients(folder: Path) -> Path:
     """A folder with the clients that the commands call."""
     bin_ = folder / "bin"
     if not bin_.is_dir():

@@ -16,8 +16,9 @@ SOURCE = "checkpoint_audit"
 _CLUSTER = ("run_id", "group_id", "cluster_name")
 _CHECKPOINT = (*_CLUSTER, "checkpoint_id")
 
-#: What no two rows of a table share. Only texts: dbt has no word for a cast that every warehouse
-#: takes, so that a part's place in its checkpoint cannot be told here.
+#: What no two rows of a table share. Only texts: what a cast to one is called differs by
+#: warehouse, and dbt's own word for it is not expanded in an argument (tried with 1.11), so that a
+#: part's place in its checkpoint, or a slice with its date, cannot be told here.
 _KEYS = {
     CHECKPOINTS: _CHECKPOINT,
     OUTCOMES: _CHECKPOINT,

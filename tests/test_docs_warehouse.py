@@ -19,7 +19,7 @@ from pipeline.warehouse.dialects import DIALECTS
 from pipeline.warehouse.script import script
 from pipeline.warehouse.statements import SCHEMA
 from tests.recorded import Recorder, document, good, of_every_kind, ref
-from tests.warehouses import DuckDB, Postgres, clients, executable, published
+from tests.scripted import DuckDB, Postgres, clients, executable, published
 
 if TYPE_CHECKING:
     from tests import postgres as servers

@@ -4,10 +4,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psycopg2
 import pytest
 import sqlglot
 from sqlglot import exp
@@ -20,7 +22,7 @@ from pipeline.warehouse.dialects import DIALECTS, Dialect, Place
 from pipeline.warehouse.script import checked_location, script, sections
 from pipeline.warehouse.statements import checked_schema
 from tests.recorded import START, Answers, Recorder, document, good, of_every_kind, ref
-from tests.warehouses import (
+from tests.scripted import (
     SCHEMA,
     ClickHouse,
     DuckDB,
@@ -46,7 +48,11 @@ def statements(dialect: Dialect) -> list[str]:
 
 #: What sqlglot cannot parse, and why that is as it should be.
 UNPARSED = {
-    "postgres": (r"\\copy ", "a command of psql, which sends the file; run for real below"),
+    "postgres": (
+        r"\\copy |LOCK TABLE ",
+        "a command of psql, which sends the file; a lock, which sqlglot only hands on: both are run "
+        "for real below",
+    ),
     "bigquery": ("LOAD DATA OVERWRITE TEMP TABLE ", "sqlglot knows LOAD DATA without TEMP TABLE"),
 }
 
@@ -103,7 +109,7 @@ def test_between_begin_and_commit_are_only_inserts_and_deletes_runs_last(name: s
     within = text[begin + 1 : -1]
 
     assert text[-1] == DIALECTS[name].commit
-    assert {one.split()[0] for one in within} == {"INSERT", "DELETE"}
+    assert {one.split()[0] for one in within} - {"LOCK"} == {"INSERT", "DELETE"}
     assert within[-1].startswith(f"INSERT INTO {SCHEMA}.{RUNS.name} ")
 
 
@@ -355,6 +361,45 @@ def test_loads_are_noted(warehouse: Warehouse, runs: Runs) -> None:
     assert (one["run_id"], one["replaced_run_id"]) == (first.name, None)
     assert (two["run_id"], two["replaced_run_id"]) == (second.name, first.name)
     assert (two["row_count"], two["schema_version"], two["refusals"]) == (count, "1", "")
+
+
+def test_postgres_keeps_two_loads_apart(
+    tmp_path: Path, runs: Runs, postgres: "servers.Postgres"
+) -> None:
+    """Both delete what is there and insert: without a lock the slice would be there twice."""
+    run = runs.publish(of_every_kind())
+    url = postgres.new_database()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        folder.mkdir()
+    first, second = (Postgres(folder, url) for folder in folders)
+    first.load(run)
+    with ThreadPoolExecutor() as pool:
+        for load in [pool.submit(each.load, run) for each in (first, second)]:
+            load.result()
+
+    assert first.rows() == published(run)
+    assert len(first.loads()) == 3
+
+
+def test_a_postgres_load_waits_for_one_that_is_under_way(
+    tmp_path: Path, runs: Runs, postgres: "servers.Postgres"
+) -> None:
+    run = runs.publish(of_every_kind())
+    warehouse = Postgres(tmp_path, postgres.new_database())
+    warehouse.load(run)
+    other = psycopg2.connect(warehouse.url)
+    try:
+        lock = DIALECTS["postgres"].lock.format(schema=SCHEMA)
+        with other.cursor() as cursor:
+            cursor.execute(lock)
+        patient = warehouse.script(run).replace(lock, f"SET lock_timeout = '1ms';\n{lock}")
+        with pytest.raises(Refused, match="lock timeout"):
+            warehouse.execute(patient)
+    finally:
+        other.close()
+
+    assert warehouse.rows() == published(run)
 
 
 @pytest.fixture

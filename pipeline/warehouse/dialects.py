@@ -52,8 +52,9 @@ class Dialect:
     any. `stage` gives the statements that make and fill a table's stage, `staged` what to select
     from then. `refuse` is a statement that fails unless its `{whole}` holds. `now` is the time.
 
-    With transactions, `begin` and `commit` bound one. Without, runs are appended: `null` is said
-    of a column that may be null, `ending` ends a table, `settings` follow the columns of an INSERT.
+    With transactions, `begin` and `commit` bound one, and `lock` keeps two loads apart where the
+    transaction alone does not. Without, runs are appended: `null` is said of a column that may be
+    null, `ending` ends a table, `settings` follow the columns of an INSERT.
     `prepare` makes files for those that read no Parquet.
     """
 
@@ -69,6 +70,7 @@ class Dialect:
     now: str = "CURRENT_TIMESTAMP"
     create_schema: str = "CREATE SCHEMA IF NOT EXISTS {schema}"
     begin: str = ""
+    lock: str = ""
     commit: str = "COMMIT"
     null: str = ""
     ending: str = ""
@@ -195,6 +197,7 @@ below that begin with `-- duckdb:`, and psql sends them.
     staged=_temporary,
     refuse=_DIVIDE,
     begin="BEGIN",
+    lock="LOCK TABLE {schema}.loads IN SHARE ROW EXCLUSIVE MODE",
     prepare=_to_csv,
 )
 
@@ -229,7 +232,8 @@ SNOWFLAKE = Dialect(
     },
     how="""\
 Run it with SnowSQL, in the database that the schema is to be in, and let it stop at the first
-error: a statement that fails ends no transaction here, the end of the session does.
+error: a statement that fails ends no transaction here, the end of the session does. Let one load
+of an audit end before the next begins.
 
   snowsql --option exit_on_error=true --dbname MY_DATABASE --filename load.sql
 
@@ -404,7 +408,7 @@ Run it with ClickHouse's own client, which stops at the first error:
   clickhouse-client --queries-file load.sql
 
 {location} is a folder below the server's user_files_path, or s3://… or https://… that the server
-may read. Dates before 1900 and after 2299 cannot be held and become the nearest that can.""",
+may read. ClickHouse promises to hold times from 1900 to 2299 only.""",
     location="RUN-FOLDER",
     stage=_stage_nothing,
     staged=_from_files,

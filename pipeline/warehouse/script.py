@@ -90,12 +90,13 @@ def _tables(dialect: Dialect, place: Place) -> list[str]:
 
 
 def _replace(dialect: Dialect, place: Place, staged: Named) -> list[Section]:
+    lock = [dialect.lock.format(schema=place.schema)] if dialect.lock else []
     noted = note_load(place.schema, staged, dialect.now)
     replaced = replace_staged(place.schema, staged)
     return [
         (
             "The slice, replaced in all tables or in none",
-            [dialect.begin, noted, *replaced, dialect.commit],
+            [dialect.begin, *lock, noted, *replaced, dialect.commit],
         )
     ]
 

@@ -68,7 +68,7 @@ def alter(run: PublishedRun, table: str, change: Change) -> None:
     found = pq.read_table(path, partitioning=None)
     rows = found.to_pylist()
     change(rows)
-    pq.write_table(pa.Table.from_pylist(rows, found.schema), path)
+    pq.write_table(pa.Table.from_pylist(rows, found.schema), path, row_group_size=4)
 
 
 def alter_schema(run: PublishedRun, table: str, change: Callable[[pa.Table], pa.Table]) -> None:

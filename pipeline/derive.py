@@ -19,6 +19,7 @@ from pipeline.atlas import read_item, read_reply
 from pipeline.bodies import read_documented
 from pipeline.changes import Changes
 from pipeline.checkpoints import Checkpoint, CheckpointRef
+from pipeline.columns import RUN_COLUMNS
 from pipeline.errors import InputUnusable, ProgramFault
 from pipeline.evidence import Evidence
 from pipeline.findings import judge
@@ -33,17 +34,7 @@ from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
 from pipeline.report.timeline import Replies
 from pipeline.report.unresolved import unresolved_writer
-from pipeline.tables import (
-    CHECKPOINTS,
-    CLUSTERS,
-    FINDINGS,
-    OUTCOMES,
-    PARTS,
-    REPLIES,
-    RUN_COLUMNS,
-    RUNS,
-    Table,
-)
+from pipeline.tables import CHECKPOINTS, CLUSTERS, FINDINGS, OUTCOMES, PARTS, REPLIES, RUNS, Table
 from pipeline.transport import is_loopback
 from pipeline.triples import BadLine, Header
 

@@ -20,6 +20,7 @@ from pipeline import __version__
 from pipeline.atlas import API_VERSION
 from pipeline.beyond import find_beyond
 from pipeline.changes import Changes
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, rejudge
 from pipeline.errors import AuditError, InputMissing, InputUnusable
@@ -36,7 +37,6 @@ from pipeline.rules import RULES_VERSION
 from pipeline.runs import AuditFolder
 from pipeline.settings import Settings
 from pipeline.staging import Staging, writing
-from pipeline.tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 

@@ -21,6 +21,7 @@ from pipeline import __version__
 from pipeline.beyond import discovered_of, find_beyond
 from pipeline.cells import csv_line, on_one_line
 from pipeline.changes import Changes
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, facts_of, rejudge
 from pipeline.errors import ConfigurationWrong, InputUnusable
@@ -35,7 +36,7 @@ from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.runs import new_run_id, sync_tree
 from pipeline.staging import Staging, writing
-from pipeline.tables import FINDINGS, OUTCOMES, SCHEMA_VERSION, Table
+from pipeline.tables import FINDINGS, OUTCOMES, Table
 
 
 class Format(StrEnum):

@@ -39,8 +39,8 @@ def _head(place: str, audit_name: str) -> str:
         "--   duckdb -init FILE          then ask\n"
         "--   .read FILE                 in a session\n"
         "--\n"
-        "-- The files are read by each query anew. Where there was no run yet when this script was\n"
-        "-- run, run it again. One database has the views of one audit.\n"
+        "-- The files are read by each query anew. Where there was no run yet when this was run,\n"
+        "-- run it again. One database has the views of one audit.\n"
     )
 
 
@@ -66,7 +66,9 @@ def _all(place: str) -> Iterator[str]:
         has = f"has_{table.name}"
         yield f"SET VARIABLE {has} = (SELECT count(*) > 0 FROM glob({pattern}));"
         yield _view(
-            f"all_{table.name}", f"{table.name} of all runs: {table.meaning}.", _read(table, pattern)
+            f"all_{table.name}",
+            f"{table.name} of all runs: {table.meaning}.",
+            _read(table, pattern),
         )
 
 

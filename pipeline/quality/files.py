@@ -12,7 +12,6 @@ from pipeline.errors import ProgramFault
 from pipeline.report.summary import RunFacts
 from pipeline.tables import REPLIES, Table
 
-
 #: Read ahead, as is pyarrow's way, all row groups would stay in memory. Bytes of a column at once.
 _A_LITTLE: dict[str, Any] = {"pre_buffer": False, "buffer_size": 65_536}
 

@@ -17,6 +17,7 @@ from pipeline.cli import (
     run,
     simulate,
     verify,
+    views,
 )
 from pipeline.errors import ExitCode
 
@@ -36,6 +37,7 @@ for command in (
     report.report,
     explain.explain,
     verify.verify,
+    views.views,
     demo.demo,
     simulate.simulate,
 ):

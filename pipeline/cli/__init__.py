@@ -11,6 +11,7 @@ from pipeline.cli import (
     discover,
     explain,
     history,
+    load,
     plan,
     policy,
     report,
@@ -36,6 +37,7 @@ for command in (
     report.report,
     explain.explain,
     verify.verify,
+    load.load,
     demo.demo,
     simulate.simulate,
 ):

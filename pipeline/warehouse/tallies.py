@@ -23,7 +23,7 @@ _RELATIVE = 1e-9
 
 _SQL = {
     "string": "SUM(LENGTH({name}))",
-    "bool": "SUM(CASE WHEN {name} THEN 1 ELSE 0 END)",
+    "bool": "SUM(CASE WHEN {name} THEN 1 WHEN NOT {name} THEN 0 END)",
     "int32": "SUM({name})",
     "int64": "SUM({name})",
     "float64": "SUM({name}), MIN({name}), MAX({name})",

@@ -12,8 +12,11 @@ from pipeline.errors import InputUnusable, LoadRefused
 from pipeline.published import read_run
 from pipeline.tables import TABLES
 from pipeline.warehouse import load as loading
+from pipeline.warehouse import stage as staging
 from pipeline.warehouse.address import read_address
 from pipeline.warehouse.load import Loaded
+from pipeline.warehouse.stage import fill
+from pipeline.warehouse.statements import create_tables, replace_slice
 from tests.postgres import Postgres
 from tests.warehouses import NIGHT, Made, held, loads, query, schemas, wanted
 
@@ -266,7 +269,6 @@ def test_what_is_there_is_looked_at_once_more_in_the_end(
 
 def meanwhile(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
     """Do something after the first load is staged, before it is swapped."""
-    fill = loading.fill
     done: list[object] = []
 
     def filling(*args: Any) -> None:
@@ -332,8 +334,6 @@ def test_a_table_that_cannot_be_staged(
 
 def with_a_check(schema: str, types: dict[str, str]) -> list[str]:
     """The tables, the third of which takes no row, as where a disk is full."""
-    from pipeline.warehouse.statements import create_tables
-
     statements = create_tables(schema, types)
     statements[2] = statements[2][: -len("\n)")] + ",\n  CHECK (attempts < 0)\n)"
     return statements
@@ -345,8 +345,6 @@ def test_rows_that_did_not_arrive(
 ) -> None:
     loaded = Made(tmp_path, SIZES)
     load(loaded, url)
-    from pipeline.warehouse import stage as staging
-
     check = staging._check
 
     def checking(connection: Any, place: str, content: Any) -> None:
@@ -393,7 +391,6 @@ def test_a_statement_that_is_refused_in_the_middle_by_duckdb(
 ) -> None:
     url, loaded = f"duckdb://{tmp_path}/w.duckdb", Made(tmp_path, SIZES)
     load(loaded, url)
-    replace_slice = loading.replace_slice
 
     def broken(schema: str, stage: str) -> list[str]:
         statements = replace_slice(schema, stage)

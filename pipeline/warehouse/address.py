@@ -68,7 +68,8 @@ def _split(variable: str, text: str) -> SplitResult:
 
 def _duckdb(variable: str, parts: SplitResult) -> Address:
     path = unquote(parts.path)
-    if parts.netloc or parts.query or parts.fragment or path in {"", "/"}:
+    is_whole = path.startswith("/") and path.strip("/")
+    if parts.netloc or parts.query or parts.fragment or not is_whole:
         raise ConfigurationWrong(
             f"{variable} does not name a DuckDB file by its whole path",
             hint="write it as duckdb:///PATH/FILE.duckdb, with three slashes",

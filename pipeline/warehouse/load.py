@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from pipeline import __version__
-from pipeline.errors import InputUnusable, LoadRefused
+from pipeline.errors import InputUnusable, Interrupted, LoadRefused
 from pipeline.published import AS_IT_WAS, PublishedRun, sha256_of
 from pipeline.tables import LOADS, RUNS
 from pipeline.warehouse.address import Address
@@ -49,11 +49,15 @@ def load(
     was published; the tables are then as they were.
     """
     contents = contents_of(run)
-    with connect(address) as connection, _staging(connection) as stage:
-        swap = _Swap(run, contents, connection, schema, stage, replace_anyway=replace_anyway)
-        swap.check()
-        fill(connection, stage, contents)
-        return swap.do(now)
+    try:
+        with connect(address) as connection, _staging(connection) as stage:
+            swap = _Swap(run, contents, connection, schema, stage, replace_anyway=replace_anyway)
+            swap.check()
+            fill(connection, stage, contents)
+            return swap.do(now)
+    except Interrupted as stop:
+        again = "start the same command again: it loads the whole run"
+        raise Interrupted(stop.code - 128, hint=again) from None
 
 
 # --- the stage ----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.errors import Interrupted, LoadRefused
+from pipeline.errors import AuditError, Interrupted, LoadRefused
 from pipeline.evidence import batches_of
 from pipeline.published import PublishedRun
 from pipeline.tables import Table
@@ -110,12 +110,12 @@ def _load(
     try:
         pipeline.run(resources, loader_file_format=connection.file_format)
     except SignalReceivedException as stop:
-        raise Interrupted(stop.signal_code, hint=_AGAIN) from None
+        raise Interrupted(stop.signal_code) from None
     except (DltException, OSError) as error:
-        raise LoadRefused(f"the rows could not be staged: {said(_origin(error))}") from None
-
-
-_AGAIN = "the warehouse is as it was; start the same command again"
+        origin = _origin(error)
+        if isinstance(origin, AuditError):  # while the rows were read
+            raise origin from None
+        raise LoadRefused(f"the rows could not be staged: {said(origin)}") from None
 
 
 def _forget(folder: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.tables import Column, Table
+from pipeline.columns import Column
+from pipeline.tables import Table
 
 #: Sums of 64-bit numbers go round at this in Arrow.
 _ROUND = 2**64

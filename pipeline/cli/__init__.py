@@ -11,6 +11,7 @@ from pipeline.cli import (
     discover,
     explain,
     history,
+    load,
     plan,
     policy,
     report,
@@ -38,6 +39,7 @@ for command in (
     explain.explain,
     verify.verify,
     views.views,
+    load.load,
     demo.demo,
     simulate.simulate,
 ):

@@ -11,6 +11,7 @@ from pipeline.cli import (
     discover,
     explain,
     history,
+    load,
     plan,
     policy,
     report,
@@ -18,6 +19,7 @@ from pipeline.cli import (
     schema,
     simulate,
     verify,
+    views,
 )
 from pipeline.errors import ExitCode
 
@@ -37,6 +39,8 @@ for command in (
     report.report,
     explain.explain,
     verify.verify,
+    views.views,
+    load.load,
     demo.demo,
     schema.schema,
     simulate.simulate,

@@ -10,17 +10,10 @@ from textwrap import dedent
 
 from pipeline.cells import on_one_line
 from pipeline.tables import FAILING, REPLIES, TABLES, Table
+from pipeline.warehouse.dialects import DUCKDB
 
-_TYPES = {
-    "string": "VARCHAR",
-    "bool": "BOOLEAN",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "date32": "DATE",
-    "timestamp": "TIMESTAMP WITH TIME ZONE",
-    "binary": "BLOB",
-}
+#: Evidence has a column that is loaded nowhere.
+_TYPES = {**DUCKDB.types, "binary": "BLOB"}
 
 #: The tables that there are views of; evidence is there to be looked up by reply_id.
 VIEWED = (*TABLES, FAILING, REPLIES)

@@ -1,7 +1,6 @@
 """The command `views`: SQL views over the runs of an audit, for DuckDB."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -30,8 +29,18 @@ def views(
     set_up_talk(log_format, quiet=quiet)
     if not is_audit_name(audit):
         raise ConfigurationWrong(f"{audit!r} is not the name of an audit")
-    place = os.path.abspath(output_dir / audit)  # noqa: PTH100 - links stay as they are named
-    if not (Path(place) / "runs").is_dir():
+    place = _place(str(output_dir), audit)
+    if not place.startswith(_STORE) and not (Path(place) / "current.json").exists():
         log.warning("there is no run in %s yet: the views have no rows", place)
     with writing(None) as write:
         write(views_sql(place, audit))
+
+
+_STORE = "s3://"
+
+
+def _place(output_dir: str, audit: str) -> str:
+    """Give the audit's folder as it is found from anywhere."""
+    if output_dir.startswith("s3:/"):  # as a path, it has lost a slash
+        return f"{_STORE}{output_dir.removeprefix('s3:').strip('/')}/{audit}"
+    return str(Path(output_dir).absolute() / audit)  # links stay as they are named

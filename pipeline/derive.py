@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.addresses import is_loopback
 from pipeline.atlas import read_item, read_reply
 from pipeline.bodies import read_documented
 from pipeline.changes import Changes
@@ -44,7 +45,6 @@ from pipeline.tables import (
     RUNS,
     Table,
 )
-from pipeline.transport import is_loopback
 from pipeline.triples import BadLine, Header
 
 

@@ -6,8 +6,9 @@ again, so that all else reads files.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -97,12 +98,22 @@ def bring_audit(objects: Objects, audit: str) -> Path:
     return folder
 
 
+@contextmanager
+def _at_once() -> Iterator[ThreadPoolExecutor]:
+    """Do several things at once; where one fails, or a signal comes, no more are begun."""
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
 def bring_heads(own: Objects, run_ids: Iterable[str], runs: Path) -> list[str]:
     """Bring what tells of runs from afar into the folder `runs`; gives those that are runs.
 
     What is here already stays: a run never changes.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with _at_once() as pool:
         asked = [(run_id, pool.submit(_bring_head, own, run_id, runs)) for run_id in run_ids]
         return [run_id for run_id, found in asked if found.result()]
 
@@ -153,7 +164,7 @@ def bring_run(own: Objects, run_id: str, runs: Path, *, is_checked: bool = True)
             )
 
     names = {name.removeprefix(f"runs/{run_id}/") for name in own.names(f"runs/{run_id}")}
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with _at_once() as pool:
         for done in [pool.submit(bring, name) for name in sorted(names - {MANIFEST})]:
             done.result()
     _lay(folder / MANIFEST, manifest.data)

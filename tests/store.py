@@ -24,6 +24,9 @@ ADDRESS = f"s3://{BUCKET}/{PREFIX}"
 #: The variable that says at which of its writes a start is to be disturbed, from 1 on.
 AT = "CHECKPOINT_AUDIT_TEST_AT"
 
+#: The variable that holds what another machine writes.
+POINTER = "CHECKPOINT_AUDIT_TEST_POINTER"
+
 
 class Store:
     """The store: how to reach it, and what is in it."""
@@ -45,7 +48,7 @@ class Store:
     def _ask(self, method: str, path: str) -> None:
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - loopback
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - likewise
-            assert answer.status == 200
+            assert answer.status in {200, 204}
 
     @property
     def client(self) -> Any:
@@ -94,56 +97,69 @@ def served() -> Iterator[Store]:
 # --- what happens to a start, at the write that `AT` names --------------------------------------
 
 
-def _at_a_write(do: Callable[[], None], *, after: bool) -> None:
-    """Let `do` happen before or after one write of many, whichever way it is written."""
+def _before_a_write(
+    do: Callable[[Any], None], *, names: tuple[str, ...] = ("put", "replace")
+) -> None:
+    """Let `do` happen before one write of many, whichever way it is written."""
     from pipeline.objects import Objects
 
     count = 0
 
     def counting(plain: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(*args: Any) -> Any:
+        def counted(objects: Objects, *args: Any) -> Any:
             nonlocal count
             count += 1
-            is_it = count == int(os.environ[AT])
-            if is_it and not after:
-                do()
-            result = plain(*args)
-            if is_it and after:
-                do()
-            return result
+            if count == int(os.environ[AT]):
+                do(objects)
+            return plain(objects, *args)
 
         return counted
 
-    for name in ("put", "replace"):
+    for name in names:
         setattr(Objects, name, counting(getattr(Objects, name)))
 
 
 def killed() -> None:
     """SIGKILL before a write."""
-    _at_a_write(lambda: os.kill(os.getpid(), signal.SIGKILL), after=False)
+    _before_a_write(lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
-def killed_after() -> None:
-    """SIGKILL after a write, of which this process then knows nothing."""
-    _at_a_write(lambda: os.kill(os.getpid(), signal.SIGKILL), after=True)
-
-
-def refused() -> None:
+def gone() -> None:
     """From one write on the store cannot be reached."""
 
-    def go_away() -> None:
-        from pipeline.objects import Objects
+    def go_away(objects: Any) -> None:
+        os.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:1"
+        objects.__dict__.pop("_store")
 
-        def unreachable(objects: Objects, name: str, *_: object) -> None:
-            from obstore.exceptions import GenericError
+    _before_a_write(go_away)
 
-            from pipeline.errors import OutputsUnwritable
 
-            with objects._told(OutputsUnwritable, "be written", name):
-                raise GenericError("HTTP error: error sending request")
+def overtaken() -> None:
+    """Before the pointer is written, another machine writes it: what `POINTER` says."""
 
-        setattr(Objects, "put", unreachable)  # noqa: B010 - mypy would have it the other way
-        unreachable_now = Objects("s3://" + BUCKET)
-        unreachable(unreachable_now, "x")
+    def write(objects: Any) -> None:
+        objects._store.put("current.json", os.environ[POINTER].encode())
 
-    _at_a_write(go_away, after=False)
+    _before_a_write(write, names=("replace",))
+
+
+def without_the_extra() -> None:
+    """The package that speaks to stores is not installed."""
+    import sys
+
+    sys.modules["obstore"] = None  # type: ignore[assignment]
+
+
+def without_conditions() -> None:
+    """The store knows no conditions."""
+    from obstore.exceptions import NotSupportedError
+    from obstore.store import S3Store
+
+    plain = S3Store.put
+
+    def put(store: Any, *args: Any, mode: object = None, **kwargs: Any) -> Any:
+        if mode is not None:
+            raise NotSupportedError("Operation not supported")
+        return plain(store, *args, **kwargs)
+
+    setattr(S3Store, "put", put)  # noqa: B010 - a class of Rust's, which mypy takes for fixed

@@ -1,15 +1,17 @@
 """Runs in a store of objects, by the real command line and moto's server over HTTP."""
 
+import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.durability import EXPECTED, Ended, digests
+from tests.durability import EXPECTED, Ended, digests, table
 from tests.nights import Night
-from tests.store import ADDRESS, AT, Store, served
+from tests.store import ADDRESS, AT, BUCKET, POINTER, PREFIX, Store, served
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +32,7 @@ class Stored:
     def __init__(self, night: Night, store: Store, folder: Path) -> None:
         self.night, self.store = night, store
         self.work = folder / "work"
+        folder.mkdir(exist_ok=True)
 
     def run(self, *options: str | Path, set_up: str = "", at: int = 0) -> Ended:
         return self.start(self.night.input, *options, set_up=set_up, at=at)
@@ -38,19 +41,41 @@ class Stored:
         self, *options: str | Path, set_up: str = "", at: int = 0, env: dict[str, str] | None = None
     ) -> Ended:
         place = ("--output-dir", ADDRESS, "--work-dir", self.work)
-        more = {**self.store.env, AT: str(at), **(env or {})}
+        more = {**self.env, AT: str(at), **(env or {})}
         return self.night.start(*place, *options, set_up=set_up, env=more)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """A start under test leaves its process without tidying: its files go with the test's."""
+        return {**self.store.env, "TMPDIR": str(self.work.parent)}
 
     def say(self, command: str, *args: str | Path) -> Ended:
         return self.night._starter.start(
             *(command, *args, "--output-dir", ADDRESS),
-            env={**self.night.atlas.env, **self.store.env},
+            env={**self.night.atlas.env, **self.env},
         )
 
     @property
     def pointer(self) -> dict[str, Any]:
         read: dict[str, Any] = json.loads(self.store.read("nightly/current.json"))
         return read
+
+    def check(self, run_id: str = "") -> str:
+        """A reader who follows the pointer gets a whole run; gives its id."""
+        run_id = run_id or self.pointer["run_id"]
+        manifest = self.store.read(f"nightly/runs/{run_id}/manifest.json")
+        for file in json.loads(manifest)["files"]:
+            content = self.store.read(f"nightly/runs/{run_id}/{file['path']}")
+            assert hashlib.sha256(content).hexdigest() == file["sha256"], file["path"]
+        if run_id == self.pointer["run_id"]:
+            assert hashlib.sha256(manifest).hexdigest() == self.pointer["manifest_sha256"]
+        return run_id
+
+    @property
+    def left_over(self) -> list[str]:
+        """What is in the work folder and should not be, once a run is put up."""
+        kept = {"lock"}
+        return sorted(p.name for p in self.work.glob("*/nightly/.work/*") if p.name not in kept)
 
     @property
     def runs(self) -> list[str]:
@@ -65,7 +90,7 @@ def stored(night: Night, store: Store, tmp_path: Path) -> Stored:
 
 
 def test_a_run_is_published_and_its_address_said(stored: Stored, tmp_path: Path) -> None:
-    ended = stored.run()
+    ended = stored.run("--metrics-file", tmp_path / "audit.prom")
     assert ended.code == EXPECTED, ended.err
     run_id = stored.pointer["run_id"]
     address = f"{ADDRESS}/nightly/runs/{run_id}"
@@ -75,6 +100,7 @@ def test_a_run_is_published_and_its_address_said(stored: Stored, tmp_path: Path)
     local = next(stored.work.rglob(f"runs/{run_id}"))
     there = stored.store.copy_to(tmp_path / "copy") / "nightly" / "runs" / run_id
     assert digests(there) == digests(local)
+    assert 'verdict="pass"' in (tmp_path / "audit.prom").read_text("utf-8").lower()
 
 
 def test_every_command_reads_it(stored: Stored, tmp_path: Path) -> None:
@@ -89,3 +115,211 @@ def test_every_command_reads_it(stored: Stored, tmp_path: Path) -> None:
     assert "incomplete" in stored.say("history", "nightly").out.lower()
     assert stored.say("report", "nightly", "--to", tmp_path / "again").code == 0
     assert (tmp_path / "again" / "report.html").is_file()
+
+
+# --- starts that do not end well ----------------------------------------------------------------
+
+
+def test_a_kill_between_any_two_objects(stored: Stored) -> None:
+    """`CHECKPOINT_AUDIT_TEST_POINTS=all` walks through all of them."""
+    before = stored.run().out.splitlines()[-1].rsplit("/", 1)[-1]
+    run_objects = [n for n in stored.store.names() if f"/{before}/" in n]
+    writes = len(run_objects) + 3  # the start is noted, then the run, the pointer, the end
+    chosen = [1, 2, 5, writes - 4, writes - 2, writes - 1, writes]
+    if os.environ.get("CHECKPOINT_AUDIT_TEST_POINTS") == "all":
+        chosen = list(range(1, writes + 1))
+
+    for at in chosen:
+        count = len(stored.runs)
+        stored.night.atlas.asked.clear()
+        assert stored.run(set_up="tests.store:killed", at=at).code == -9
+        asked = stored.night.asked
+        # The last three writes are the manifest, the pointer and the note of the end.
+        assert len(stored.runs) - count == (at > writes - 2), at
+        assert (stored.check() == before) == (at < writes), at
+
+        ended = stored.run()
+
+        assert ended.code == EXPECTED, ended.err
+        before = stored.check()
+        assert ended.out.splitlines()[-1].endswith(before)
+        assert (stored.night.asked == asked) == (1 < at < writes), at
+        assert stored.left_over == []
+        assert stored.say("verify", "nightly").code == 0
+
+
+def test_what_the_store_refuses_is_put_up_by_the_next_start(stored: Stored) -> None:
+    refused = stored.run(set_up="tests.store:gone", at=4)
+    assert refused.code == 73
+    assert "cannot be written: no connection" in refused.err
+    assert "a-secret-of-the-store" not in refused.err
+    assert stored.runs == []
+    asked = stored.night.asked
+
+    ended = stored.run()
+
+    assert ended.code == EXPECTED, ended.err
+    assert stored.night.asked == asked
+    assert ended.out.splitlines()[-1].endswith(stored.check())
+    assert stored.left_over == []
+
+
+@pytest.mark.parametrize(
+    ("env", "said"),
+    [
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "no connection"),
+        ({"AWS_ENDPOINT_URL": "http://store.example.com"}, "plain http"),
+        ({"AWS_ENDPOINT_URL": "https://user:pass-word@store.example.com"}, "not an address"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_said_before_atlas_is_asked(
+    stored: Stored, env: dict[str, str], said: str
+) -> None:
+    ended = stored.start(stored.night.input, env=env)
+
+    assert ended.code == (73 if said == "no connection" else 78)
+    assert said in ended.err
+    assert "pass-word" not in ended.err
+    assert "a-secret" not in ended.err
+    assert stored.night.asked == 0
+
+
+def test_without_the_extra_it_is_named(stored: Stored) -> None:
+    ended = stored.run(set_up="tests.store:without_the_extra")
+
+    assert ended.code == 78
+    assert "pip install 'atlas-checkpoint-audit[s3]'" in ended.err
+
+
+def test_a_bucket_that_is_not_there_is_named(stored: Stored) -> None:
+    stored.store._ask("DELETE", f"/{BUCKET}")
+    ended, read = stored.run(), stored.say("verify", "nightly")
+
+    assert (ended.code, read.code) == (73, 66)
+    for each in (ended, read):
+        assert "NoSuchBucket; what to do: make the bucket" in each.err
+    assert stored.night.asked == 0
+
+
+# --- two machines -------------------------------------------------------------------------------
+
+
+def test_a_later_night_of_another_machine_stays_current(
+    stored: Stored, night: Night, store: Store, tmp_path: Path
+) -> None:
+    other = Stored(night, store, tmp_path / "other")
+    assert stored.run().code == EXPECTED
+    assert other.run(set_up="tests.nights:tomorrow").code == EXPECTED
+    theirs = other.check()
+    pointer = store.read("nightly/current.json").decode()
+    store.client.delete(f"{PREFIX}/nightly/current.json")
+
+    mine = stored.start(night.input, set_up="tests.store:overtaken", at=1, env={POINTER: pointer})
+
+    assert mine.code == EXPECTED, mine.err
+    assert "published, but not current" in mine.err
+    assert stored.check() == theirs
+    assert len(stored.runs) == 3
+
+
+def test_another_run_of_the_same_night_is_followed(
+    stored: Stored, night: Night, store: Store, tmp_path: Path
+) -> None:
+    other = Stored(night, store, tmp_path / "other")
+    assert other.run().code == EXPECTED
+    pointer = store.read("nightly/current.json").decode()
+    assert stored.run().code == EXPECTED
+
+    mine = stored.start(night.input, set_up="tests.store:overtaken", at=1, env={POINTER: pointer})
+
+    assert mine.out.splitlines()[-1].endswith(stored.check())
+    assert len(stored.runs) == 3
+
+
+def test_a_store_without_conditions_is_said_once(stored: Stored) -> None:
+    ended = stored.run(set_up="tests.store:without_conditions")
+
+    assert ended.code == EXPECTED, ended.err
+    assert ended.err.count("is written without a condition") == 1
+    assert ended.out.splitlines()[-1].endswith(stored.check())
+
+
+# --- nights -------------------------------------------------------------------------------------
+
+
+def test_two_nights_on_two_machines(
+    stored: Stored, night: Night, store: Store, tmp_path: Path
+) -> None:
+    """What last night was is learned from the store alone."""
+    assert stored.run().code == EXPECTED
+    night.become(t1="absent")
+    other = Stored(night, store, tmp_path / "other")
+
+    ended = other.run("--fail-on", "new", set_up="tests.nights:tomorrow")
+
+    assert ended.code == EXPECTED, ended.err
+    assert "Newly open since" in ended.err
+    told = json.loads(other.say("history", "nightly", "--format", "json").out)
+    assert [row["state"] for row in told["nights"]] == ["INCOMPLETE", "INCOMPLETE"]
+
+
+def test_a_run_is_completed(stored: Stored) -> None:
+    stored.night.down(1)
+    address = stored.run().out.splitlines()[-1]
+    stored.night.down(0, "none")
+    stored.night.atlas.asked.clear()
+
+    ended = stored.start("--complete", "nightly")
+
+    assert ended.code == EXPECTED, ended.err
+    assert stored.night.asked == 1
+    manifest = json.loads(stored.store.read(f"nightly/runs/{stored.check()}/manifest.json"))
+    assert manifest["parent_run_id"] == address.rsplit("/", 1)[-1]
+    assert stored.say("verify", "nightly").code == 0
+
+
+def test_old_runs_are_removed(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    (old,) = stored.runs
+
+    ended = stored.run("--keep", "1", set_up="tests.nights:in_three_days")
+
+    assert f"removed, as --keep says: {old}" in ended.err
+    assert stored.runs == [stored.check()]
+    assert not [name for name in stored.store.names() if f"/{old}/" in name]
+
+
+def test_what_was_changed_in_the_store_is_noticed(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    name = f"{PREFIX}/nightly/runs/{stored.pointer['run_id']}/summary.json"
+    stored.store.client.put(name, b"{}")
+
+    read = stored.say("explain", "nightly", stored.night.scene.triples[1].checkpoint_id)
+    assert (read.code, "summary.json is not as it was published" in read.err) == (65, True)
+    assert stored.say("verify", "nightly").code == 1
+
+
+def test_every_start_has_an_object(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    (name,) = [name for name in stored.store.names() if "/attempts/" in name]
+    lines = [json.loads(line) for line in stored.store.read(name).splitlines()]
+
+    assert [line["event"] for line in lines] == ["start", "end"]
+    assert lines[1]["run_id"] == stored.pointer["run_id"]
+
+
+def test_pyarrow_reads_a_table_from_the_store(stored: Stored) -> None:
+    import pyarrow.dataset as ds
+    from pyarrow.fs import S3FileSystem
+
+    address = stored.run().out.splitlines()[-1]
+    store = S3FileSystem(
+        access_key="testing",
+        secret_key="testing",
+        endpoint_override=stored.store.url,
+        region="us-east-1",
+    )
+    folder = f"{address.removeprefix('s3://')}/outcomes"
+    found = ds.dataset(folder, filesystem=store, format="parquet").to_table()
+    local = next(stored.work.rglob(f"runs/{stored.pointer['run_id']}"))
+    assert found.to_pylist() == table(local, "outcomes")

@@ -5,23 +5,33 @@
 
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from pipeline.checkpoints import Anomaly
-from pipeline.outcomes import Verdict
-from pipeline.policy import Severity, default_policy
+from pipeline.columns import (
+    ENUMERATIONS,
+    FAILURE_KIND,
+    RULE_ID,
+    RUN_COLUMNS,
+    SCHEMA_VERSION,
+    Column,
+    Values,
+)
+from pipeline.policy import default_policy
 from pipeline.report.advice import ADVICE
 from pipeline.rules import CHECKPOINT_RULES, CLUSTER_RULES, RULES, RULES_VERSION
 from pipeline.rules.rule import Rule
-from pipeline.tables import FAILING, LOADS, REPLIES, RUN_COLUMNS, SCHEMA_VERSION, TABLES, Table
+from pipeline.tables import FAILING, LOADS, REPLIES, TABLES, Table
 
 _INTRODUCTION = f"""\
 # Tables
 
 Schema version {SCHEMA_VERSION}. Made from the schemas by `make docs`; the Parquet files carry the
 same meanings in their field metadata.
+
+Where no unit is named, there is none. *Null* says what a null means, or that there never is one; an
+empty text is a value. *Of the API* names the attribute of Atlas's answer that the value is from;
+without one it is this program's own.
 
 Every table has one file a run, with zero rows if need be, under `<table>/dt=<audit date>/`. Times
 are UTC with microseconds. Rows are sorted by project, cluster and checkpoint. Order and types of
@@ -43,19 +53,18 @@ def dictionary() -> str:
 def _table(table: Table) -> str:
     columns = [column for column in table.columns if column not in RUN_COLUMNS or table is REPLIES]
     named = "" if table is REPLIES else "Begins with `run_id`, `audit_name`, `audit_date`.\n\n"
-    rows = (
-        (
-            f"`{column.name}`",
-            column.type,
-            "yes" if column.nullable else "no",
-            column.meaning,
-            column.source,
-        )
-        for column in columns
-    )
-    head = ("column", "type", "null", "meaning", "of the API")
+    rows = map(_column_cells, columns)
+    head = ("column", "type", "unit", "null", "of the API", "meaning")
     meaning = table.meaning[0].upper() + table.meaning[1:]
     return f"## {table.name}\n\n{meaning}.\n\n{named}{_grid(head, rows)}"
+
+
+def _column_cells(column: Column) -> tuple[str, ...]:
+    told = column.meaning
+    if column.values is not None:
+        told += f" ([values](#{column.values.name}))"
+    null = column.null if column.nullable else "never"
+    return (f"`{column.name}`", column.type, column.unit, null, column.source, told)
 
 
 def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -66,33 +75,46 @@ def _grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _enumerations() -> str:
+    return "\n".join([_VALUES, *map(_values, ENUMERATIONS)])
+
+
+_VALUES = """\
+## Values
+
+A later version of the program may add values, which is no new schema version: expect some that are
+not here.
+"""
+
+
+def _values(values: Values) -> str:
+    if values is RULE_ID:
+        told = f"More of them in [rules.md](rules.md).\n\n{_rule_values()}"
+    elif values is FAILURE_KIND:
+        kinds = ((f"`{kind}`", meaning, advice) for kind, (meaning, advice) in ADVICE.items())
+        told = _grid(("kind", "meaning", "what to do"), kinds)
+    elif any(values.meanings.values()):
+        told = _grid(("value", "meaning"), ((f"`{v}`", m) for v, m in values.meanings.items()))
+    else:
+        told = f"{', '.join(f'`{value}`' for value in values.meanings)}\n"
+    return f"### {values.name}\n\n{_note(values)}{told}"
+
+
+def _note(values: Values) -> str:
+    notes = []
+    if values.separator:
+        notes.append("Several in one cell are parted by a comma.")
+    if values.is_open:
+        notes.append("Others come as they are: these are the ones that are known.")
+    return " ".join(notes) + "\n\n" if notes else ""
+
+
+def _rule_values() -> str:
     terms = default_policy().rules
     rules = (
         (f"`{rule_id}`", rule.scope, terms[rule_id].severity, rule.title)
         for rule_id, rule in RULES.items()
     )
-    kinds = ((f"`{kind}`", meaning, advice) for kind, (meaning, advice) in ADVICE.items())
-    return "\n".join(
-        [
-            "## Values\n",
-            *_lists(),
-            f"### rule_id\n\nMore of them in [rules.md](rules.md).\n\n{_grid(_RULE_HEAD, rules)}",
-            f"### failure_kind\n\n{_grid(('kind', 'meaning', 'what to do'), kinds)}",
-        ]
-    )
-
-
-_RULE_HEAD = ("rule", "scope", "severity by default", "objects where")
-
-
-def _lists() -> Iterator[str]:
-    listed: dict[str, type[StrEnum]] = {
-        "verdict": Verdict,
-        "severity": Severity,
-        "anomalies": Anomaly,
-    }
-    for name, values in listed.items():
-        yield f"### {name}\n\n{', '.join(f'`{value}`' for value in values)}\n"
+    return _grid(("rule", "scope", "severity by default", "objects where"), rules)
 
 
 # --- the rules ----------------------------------------------------------------------------------

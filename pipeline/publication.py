@@ -20,6 +20,7 @@ from pipeline import __version__
 from pipeline.atlas import API_VERSION
 from pipeline.beyond import find_beyond
 from pipeline.changes import Changes
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, rejudge
 from pipeline.errors import AuditError, InputMissing, InputUnusable
@@ -29,13 +30,13 @@ from pipeline.journal import Journal
 from pipeline.judgements import Judgement
 from pipeline.policy import Policy
 from pipeline.published import AS_IT_WAS, Current, read_run, sha256_of
+from pipeline.quality import check_tables
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.runs import AuditFolder
 from pipeline.settings import Settings
 from pipeline.staging import Staging, writing
-from pipeline.tables import SCHEMA_VERSION
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class Publisher:
             summary = derive(journal, policy, facts, staging, tally, self._see, changes)
             staging.copy("evidence/input.csv.gz", kept.path)
             write_policy(policy, staging)
+            check_tables(staging.path, facts)
             digest = self._seal(staging, self._manifest(summary, policy, notices))
             self._see(None)
         except BaseException:

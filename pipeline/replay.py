@@ -21,6 +21,7 @@ from pipeline import __version__
 from pipeline.beyond import discovered_of, find_beyond
 from pipeline.cells import csv_line, on_one_line
 from pipeline.changes import Changes
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, facts_of, rejudge
 from pipeline.errors import ConfigurationWrong, InputUnusable
@@ -29,12 +30,13 @@ from pipeline.intake import DISCOVERED_FILE
 from pipeline.policy import Policy
 from pipeline.publication import manifest_of, write_policy
 from pipeline.published import PublishedRun, sha256_of
+from pipeline.quality import check_tables
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
 from pipeline.runs import new_run_id, sync_tree
 from pipeline.staging import Staging, writing
-from pipeline.tables import FINDINGS, OUTCOMES, SCHEMA_VERSION, Table
+from pipeline.tables import FINDINGS, OUTCOMES, Table
 
 
 class Format(StrEnum):
@@ -181,6 +183,7 @@ def _derive_into(
     summary = derive(evidence, policy, facts, staging, tally, compare=changes)
     staging.copy("evidence/input.csv.gz", run.file("evidence/input.csv.gz"))
     write_policy(policy, staging)
+    check_tables(staging.path, facts)
     parent = {"run_id": run.run_id, "manifest_sha256": sha256_of(run.path / "manifest.json")}
     judged = {"of": parent, "at": now.isoformat(timespec="seconds")}
     staging.seal({**manifest_of(summary, policy, notices), "previous": None, "judged_anew": judged})

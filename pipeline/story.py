@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.cells import visible
 from pipeline.checkpoints import Checkpoint, CheckpointRef
+from pipeline.columns import RUN_COLUMNS
 from pipeline.derive import answer_of, facts_of
 from pipeline.errors import ConfigurationWrong, InputMissing, InputUnusable
 from pipeline.evidence import Evidence, batches_of, policy_of
@@ -23,7 +24,7 @@ from pipeline.policy import Policy, default_policy
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.rules import RULES, RULES_VERSION
 from pipeline.rules.rule import Rule
-from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS, Table
+from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, Table
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,7 @@
-"""The tables: their columns in order, and the flattening of checkpoints and parts into rows.
+"""The tables: the flattening of checkpoints and parts into rows, and their Arrow schemas.
 
-Each column is declared once, with its type, its unit, where its value comes from and what it means;
-Arrow schemas are built from that. Order and types are a contract: `SCHEMA_VERSION` changes with
-them. Schemas are always explicit: a column that is null one night must have the same type as the
-night it is not.
+What each column is, is declared in `columns`. Schemas are always explicit: a column that is null
+one night must have the same type as the night it is not.
 
 `flatten` is the same flattening as a library: replies in, pandas frames out.
 """
@@ -18,14 +16,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import pyarrow as pa
 
+from pipeline import columns
 from pipeline.atlas import Reply, read_reply
 from pipeline.checkpoints import Checkpoint, CheckpointRef, TokenTimestamp
+from pipeline.columns import CHECKPOINT_COLUMNS, REPLY_COLUMNS, RUN_COLUMNS, SCHEMA_VERSION, Column
 from pipeline.outcomes import Answer, Failure
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SCHEMA_VERSION = "1"
 
 #: Stands in for the times of a reply that is given as a bare body; no frame shows it.
 _UNKNOWN_TIME = datetime(1970, 1, 1, tzinfo=UTC)
@@ -40,21 +38,6 @@ _TYPES = {
     "timestamp": pa.timestamp("us", tz="UTC"),
     "binary": pa.binary(),
 }
-
-
-class Column(NamedTuple):
-    """One column.
-
-    `source` is the API's attribute, where there is one; `distinct` says that hardly any value
-    comes twice, so that a dictionary of them would only cost time.
-    """
-
-    name: str
-    type: str
-    meaning: str
-    source: str = ""
-    nullable: bool = True
-    distinct: bool = False
 
 
 #: What the rows of some items are, column by column: lists of values, or Arrow arrays.
@@ -90,7 +73,7 @@ class Table(NamedTuple):
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema, with the schema version and the columns' meanings in its metadata."""
+        """The Arrow schema, with the schema version and what each column is in its metadata."""
         return _schema(self)
 
 
@@ -101,7 +84,7 @@ def _schema(table: Table) -> pa.Schema:
             column.name,
             _TYPES[column.type],
             nullable=column.nullable,
-            metadata={"meaning": column.meaning, "source": column.source},
+            metadata=column.metadata,
         )
         for column in table.columns
     ]
@@ -111,37 +94,6 @@ def _schema(table: Table) -> pa.Schema:
 @cache
 def _own_schema(table: Table, left_out: int) -> pa.Schema:
     return pa.schema(list(table.schema)[left_out:])
-
-
-def _required(name: str, kind: str, meaning: str, source: str = "") -> Column:
-    return Column(name, kind, meaning, source, nullable=False)
-
-
-RUN_COLUMNS = (
-    _required("run_id", "string", "the run that published the row; sorts by its start"),
-    _required("audit_name", "string", "the audit the run belongs to"),
-    _required("audit_date", "date32", "the slice the run is labelled with"),
-)
-_CLUSTER_COLUMNS = (
-    _required("group_id", "string", "project, 24 hexadecimal digits", "groupId of the path"),
-    _required("cluster_name", "string", "cluster", "clusterName of the path"),
-)
-_CHECKPOINT_COLUMNS = (
-    *_CLUSTER_COLUMNS,
-    Column(
-        "checkpoint_id",
-        "string",
-        "24 hexadecimal digits",
-        "checkpointId of the path",
-        nullable=False,
-        distinct=True,
-    ),
-)
-_REPLY_COLUMNS = (
-    Column("fetched_at", "timestamp", "when the reply that counts had arrived", distinct=True),
-    Column("reply_id", "int64", "that reply in evidence/replies", distinct=True),
-    Column("reply_sha256", "string", "SHA-256 of its body, hexadecimal", distinct=True),
-)
 
 
 # --- flattening ---------------------------------------------------------------------------------
@@ -210,164 +162,42 @@ def checkpoint_of(answer: Answer) -> Checkpoint:
 CHECKPOINTS = Table(
     "checkpoints",
     "one row for each triple with verdict PASS or FAIL: what Atlas says of the checkpoint",
-    (
-        *RUN_COLUMNS,
-        *_CHECKPOINT_COLUMNS,
-        Column("cluster_id", "string", "the cluster, 24 hexadecimal digits", "clusterId"),
-        Column("restorable", "bool", "Atlas can use it for a restore", "restorable"),
-        Column("started_at", "timestamp", "the balancer stopped", "started"),
-        Column("completed_at", "timestamp", "the balancer restarted", "completed"),
-        Column("restore_point_at", "timestamp", "the moment a restore leads to", "timestamp"),
-        _required("part_count", "int32", "parts", "parts"),
-        _required("config_part_count", "int32", "parts of config servers", "parts[].typeName"),
-        _required(
-            "undiscovered_token_count",
-            "int32",
-            "parts whose token is not reported as discovered",
-            "parts[].tokenDiscovered",
-        ),
-        Column(
-            "token_spread_s",
-            "float64",
-            "seconds between the first and the last token; null with fewer than two dated tokens",
-            "parts[].tokenTimestamp.date",
-        ),
-        _required("anomalies", "string", "departures from the API's documentation, by comma"),
-        *_REPLY_COLUMNS,
-    ),
+    columns.CHECKPOINTS,
     _checkpoint_columns,
 )
 
 PARTS = Table(
     "parts",
     "one row for each part of those checkpoints",
-    (
-        *RUN_COLUMNS,
-        *_CHECKPOINT_COLUMNS,
-        _required("part_index", "int32", "place in the answer, from 0"),
-        Column("type_name", "string", "kind of host, unknown ones as they are", "typeName"),
-        Column("replica_set_name", "string", "replica set", "replicaSetName"),
-        Column("shard_name", "string", "shard; null for config servers", "shardName"),
-        Column("token_discovered", "bool", "the token was seen", "tokenDiscovered"),
-        Column("token_at", "timestamp", "oplog time of the token", "tokenTimestamp.date"),
-        Column("token_increment", "int64", "order within that second", "tokenTimestamp.increment"),
-    ),
+    columns.PARTS,
     _part_columns,
 )
 
 OUTCOMES = Table(
     "outcomes",
     "one row for each triple: how it ended",
-    (
-        *RUN_COLUMNS,
-        *_CHECKPOINT_COLUMNS,
-        _required("verdict", "string", "PASS, FAIL, ABSENT or INCONCLUSIVE"),
-        Column("excused_by", "string", "the waivers, by comma, or `retention`, that excuse it"),
-        Column("failure_kind", "string", "why there is no checkpoint to judge"),
-        Column("http_status", "int32", "the true status, inside an envelope where there was one"),
-        Column("error_code", "string", "Atlas's own code", "errorCode"),
-        Column("error_detail", "string", "Atlas's words, or ours", "detail, reason, parameters"),
-        _required(
-            "attempts", "int32", "requests for this triple alone, refusals (429) not counted"
-        ),
-        _required(
-            "fetched_by",
-            "string",
-            "get, list (reply_id is a page of its list), or none: never asked",
-        ),
-        _required("input_line", "int64", "line of the input that named it first"),
-        _required("labels", "string", "the line's other columns, JSON object of texts"),
-        *_REPLY_COLUMNS,
-    ),
+    columns.OUTCOMES,
     _fields,
 )
 
 CLUSTERS = Table(
     "clusters",
     "one row for each cluster of the input; restorable means PASS",
-    (
-        *RUN_COLUMNS,
-        *_CLUSTER_COLUMNS,
-        _required("verdict", "string", "the worst of its checkpoints', or FAIL by a cluster rule"),
-        _required("triple_count", "int64", "distinct triples"),
-        _required("pass_count", "int64", "of these PASS"),
-        _required("fail_count", "int64", "of these FAIL"),
-        _required("absent_count", "int64", "of these ABSENT"),
-        _required("inconclusive_count", "int64", "of these INCONCLUSIVE"),
-        Column("newest_restorable_at", "timestamp", "newest restore point that passed"),
-        Column("rpo_age_s", "float64", "seconds from it to the cluster's last reply"),
-        Column("rpo_limit_s", "float64", "what the policy allows; null without a limit"),
-        Column("oldest_restorable_at", "timestamp", "oldest restore point that passed"),
-        Column("largest_gap_s", "float64", "seconds, between neighbouring ones that passed"),
-    ),
+    columns.CLUSTERS,
     _fields,
 )
 
 FINDINGS = Table(
     "findings",
     "one row for each objection of a rule",
-    (
-        *RUN_COLUMNS,
-        *_CLUSTER_COLUMNS,
-        Column("checkpoint_id", "string", "null in a finding on a cluster"),
-        _required("scope", "string", "checkpoint or cluster"),
-        _required("rule_id", "string", "the rule that objects"),
-        _required("severity", "string", "critical, high, medium or low, by the policy"),
-        _required("message", "string", "one sentence"),
-        _required("observed", "string", "what the rule saw"),
-        _required("expected", "string", "what it wanted to see"),
-        _required("controls", "string", "controls it bears on, by semicolon"),
-        Column("waiver_id", "string", "the waiver that excuses it"),
-        Column("waiver_expires_at", "timestamp", "and when that ends"),
-    ),
+    columns.FINDINGS,
     _fields,
 )
 
 RUNS = Table(
     "runs",
     "one row: the run itself",
-    (
-        *RUN_COLUMNS,
-        Column("parent_run_id", "string", "the run this one completes"),
-        _required("started_at", "timestamp", "first start, also of a run that was resumed"),
-        _required("finished_at", "timestamp", "when everything had been asked"),
-        _required("tool_version", "string", "version of this program"),
-        _required("schema_version", "string", "version of these tables"),
-        _required("rules_version", "string", "version of the rules"),
-        _required("base_url", "string", "address of Atlas"),
-        _required("credential_id", "string", "who asked: an id, never a secret"),
-        _required("input_sha256", "string", "SHA-256 of the CSV's text, hexadecimal"),
-        _required("policy_sha256", "string", "SHA-256 of the policy's text, hexadecimal"),
-        _required("line_count", "int64", "lines of the input but for the header and blank ones"),
-        _required("triple_count", "int64", "distinct triples"),
-        _required("duplicate_count", "int64", "lines that repeat a triple"),
-        _required("bad_line_count", "int64", "lines that name no checkpoint"),
-        _required("pass_count", "int64", "triples that ended in PASS"),
-        _required("fail_count", "int64", "in FAIL"),
-        _required("absent_count", "int64", "in ABSENT"),
-        _required("inconclusive_count", "int64", "in INCONCLUSIVE"),
-        _required(
-            "excused_count", "int64", "of FAIL, ABSENT and INCONCLUSIVE, those that are excused"
-        ),
-        _required(
-            "request_count",
-            "int64",
-            "requests sent by this run, without those of authentication; the replies that it takes "
-            "over from the run it completes are not counted again",
-        ),
-        _required("refusal_count", "int64", "of these answered by 429"),
-        _required(
-            "complete",
-            "bool",
-            "no inconclusive triple but excused ones, no bad line, and no population that is "
-            "smaller or older than it should be",
-        ),
-        _required(
-            "exit_code",
-            "int32",
-            "how the run ended, whatever --exit-zero makes of it: 0, 1, 3 or 4",
-        ),
-    ),
+    columns.RUNS,
 )
 
 TABLES = (CHECKPOINTS, PARTS, OUTCOMES, CLUSTERS, FINDINGS, RUNS)
@@ -376,32 +206,7 @@ REPLIES = Table(
     "replies",
     "evidence: one row for each request of the run, but for those of authentication; in a run that "
     "completes another also the replies that its definite answers rest on, under their old ids",
-    (
-        _required("run_id", "string", "the run"),
-        _required("reply_id", "int64", "number in the order of arrival; unique in the run"),
-        _required("purpose", "string", "checkpoint, list, preliminary, or limits"),
-        Column("group_id", "string", "the triple it was asked for"),
-        Column("cluster_name", "string", "the triple it was asked for"),
-        Column("checkpoint_id", "string", "the triple it was asked for"),
-        Column("path", "string", "path and query of the request", nullable=False, distinct=True),
-        _required("sent_at", "timestamp", "this machine's clock"),
-        _required("received_at", "timestamp", "this machine's clock, whole body read"),
-        _required("http_status", "int32", "as on the wire; 0 when no head arrived"),
-        Column("failure_kind", "string", "what it was read as; null for a good answer"),
-        Column("trouble", "string", "what kept a whole answer from arriving"),
-        _required("trouble_detail", "string", "in words; also that a secret was taken out of it"),
-        _required("headers", "string", "the kept headers, JSON object"),
-        Column(
-            "body",
-            "binary",
-            "as received and decoded, but for secrets",
-            nullable=False,
-            distinct=True,
-        ),
-        Column(
-            "body_sha256", "string", "SHA-256 of body, hexadecimal", nullable=False, distinct=True
-        ),
-    ),
+    columns.REPLIES,
 )
 
 FAILING = Table(
@@ -409,30 +214,13 @@ FAILING = Table(
     "one row for each triple that ended in FAIL or ABSENT, excused or not, for the next run to go "
     "on from. As it rests on earlier runs, and not on this run's replies alone, it is no part of "
     "what is loaded into a warehouse",
-    (
-        *RUN_COLUMNS,
-        *_CHECKPOINT_COLUMNS,
-        _required(
-            "failing_since",
-            "date32",
-            "audit date of the first of the consecutive nights in which it fails",
-        ),
-    ),
+    columns.FAILING,
 )
 
 LOADS = Table(
     "loads",
     "in a warehouse only: one row for each time that a run was loaded into it",
-    (
-        *RUN_COLUMNS,
-        _required("loaded_at", "timestamp", "when it was loaded, by the loading machine's clock"),
-        _required("tool_version", "string", "version of the program that loaded it"),
-        _required("schema_version", "string", "version of the tables that were loaded"),
-        _required("manifest_sha256", "string", "SHA-256 of the run's manifest, hexadecimal"),
-        Column("replaced_run_id", "string", "the run whose rows it replaced; null if none"),
-        _required("refusals", "string", "why it would not have been loaded without being told to"),
-        _required("row_count", "int64", "rows of all tables"),
-    ),
+    columns.LOADS,
 )
 
 
@@ -509,7 +297,7 @@ _FAILURES = Table(
     "failures",
     "",
     (
-        *_CHECKPOINT_COLUMNS,
+        *CHECKPOINT_COLUMNS,
         Column("kind", "string", ""),
         Column("http_status", "int32", ""),
         Column("error_code", "string", ""),
@@ -536,7 +324,7 @@ def flatten(replies: Iterable[tuple[CheckpointRef, Reply | bytes]]) -> Frames:
     own = len(RUN_COLUMNS)
     checkpoints = own_columns(CHECKPOINTS, own, answers)
     return Frames(
-        _frame(checkpoints.drop_columns([column.name for column in _REPLY_COLUMNS])),
+        _frame(checkpoints.drop_columns([column.name for column in REPLY_COLUMNS])),
         _frame(own_columns(PARTS, own, answers)),
         _frame(own_columns(_FAILURES, 0, failures)),
     )

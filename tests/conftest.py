@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests.durability import Small, Starter, small
 from tests.nights import Night
+
+if TYPE_CHECKING:
+    from tests.postgres import Postgres
 
 # No test asserts how long something took, hypothesis' own deadline neither.
 settings.register_profile("untimed", deadline=None)
@@ -29,3 +33,12 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
 @pytest.fixture
 def night(tmp_path: Path, scene: Small, starter: Starter) -> Night:
     return Night(tmp_path, scene, starter)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Postgres]":
+    """A PostgreSQL server, from its first use to the end of the session."""
+    from tests.postgres import running
+
+    with running() as server:
+        yield server

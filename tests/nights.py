@@ -140,6 +140,20 @@ def killed_before_publishing() -> None:
     put(Publisher, "publish", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def bent_summary() -> None:
+    """A summary that says something else than the tables."""
+    from pipeline.staging import Staging
+
+    write = Staging.write
+
+    def bend(staging: Staging, name: str, content: str | bytes) -> None:
+        if name == "summary.json":
+            content = json.dumps({**json.loads(content), "excused_count": 99})
+        write(staging, name, content)
+
+    put(Staging, "write", bend)
+
+
 def killed_before_pointing() -> None:
     from pipeline.runs import AuditFolder
 

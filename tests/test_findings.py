@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.checkpoints import Checkpoint, CheckpointRef, Part
+from pipeline.columns import RUN_COLUMNS
 from pipeline.findings import judge
 from pipeline.judgements import Cluster, Finding, Judgement, Outcome
 from pipeline.outcomes import Answer, Failure, FailureKind, Verdict, microseconds
 from pipeline.policy import Policy, Scope, default_policy, read_policy
 from pipeline.rules import RULES
-from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUN_COLUMNS
+from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES
 
 G = "5f" * 12
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.columns import RUN_COLUMNS, Column
 from pipeline.runs import AuditFolder
 from pipeline.staging import Staging
-from pipeline.tables import RUN_COLUMNS, RUNS, Column, Table
+from pipeline.tables import RUNS, Table
 
 ROOT = Path(__file__).parent.parent
 NIGHT = date(2026, 11, 20)

@@ -19,6 +19,7 @@ import msgspec
 import pyarrow.parquet as pq
 
 from pipeline import __version__
+from pipeline.columns import SCHEMA_VERSION
 from pipeline.derive import Rows, derive, facts_of
 from pipeline.errors import AuditError, InputUnusable
 from pipeline.evidence import POLICY_FILE, Evidence, policy_of, reading
@@ -30,7 +31,7 @@ from pipeline.published import AS_IT_WAS, FIRST_VERSION, PublishedRun
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts
 from pipeline.rules import RULES_VERSION
-from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUNS, SCHEMA_VERSION, Table
+from pipeline.tables import CLUSTERS, FINDINGS, OUTCOMES, RUNS, Table
 from pipeline.triples import BadLine, Header
 from pipeline.verify.agreement import KEYS, Compared, ComparedText, Problems
 from pipeline.verify.intact import Answer, answer_of

@@ -3,6 +3,11 @@
 import hashlib
 import json
 import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,6 +304,30 @@ def test_what_was_changed_in_the_store_is_noticed(stored: Stored) -> None:
     assert stored.say("verify", "nightly").code == 1
 
 
+def test_objects_of_no_run_are_left_and_said(stored: Stored) -> None:
+    """They may be another machine's, which is putting them up."""
+    name = "nightly/runs/20261120T030000Z-nightly-7f3a9c/summary.json"
+    stored.store.client.put(f"{PREFIX}/{name}", b"{}")
+
+    ended = stored.run("--keep", "1")
+
+    assert ended.code == EXPECTED, ended.err
+    assert ended.err.count("7f3a9c has no manifest and is no run") == 1
+    assert stored.store.has(name)
+    assert stored.say("explain", "20261120T030000Z-nightly-7f3a9c", "x").code == 66
+
+
+def test_a_lost_work_folder_is_no_loss(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    shutil.rmtree(stored.work)
+
+    ended = stored.run("--fail-on", "new")
+
+    assert ended.code == 3, ended.err
+    assert "Newly open since" in ended.err
+    assert stored.say("verify", "nightly").code == 0
+
+
 def test_every_start_has_an_object(stored: Stored) -> None:
     assert stored.run().code == EXPECTED
     (name,) = [name for name in stored.store.names() if "/attempts/" in name]
@@ -323,3 +352,47 @@ def test_pyarrow_reads_a_table_from_the_store(stored: Stored) -> None:
     found = ds.dataset(folder, filesystem=store, format="parquet").to_table()
     local = next(stored.work.rglob(f"runs/{stored.pointer['run_id']}"))
     assert found.to_pylist() == table(local, "outcomes")
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+PAGE = (Path(__file__).parents[1] / "docs" / "object-storage.md").read_text("utf-8")
+
+
+def test_the_commands_of_the_page(stored: Stored, tmp_path: Path) -> None:
+    stored.store._ask("PUT", "/example-audits")
+    commands = [
+        shlex.split(line.removeprefix("$ checkpoint-audit "))
+        for line in PAGE.splitlines()
+        if line.startswith("$ checkpoint-audit ")
+    ]
+    places = {
+        "triples.csv": str(stored.night.input),
+        "/var/lib/checkpoint-audit": str(stored.work),
+        "report": str(tmp_path / "report"),
+    }
+    for command, *words in commands:
+        args = [places.get(word, word) for word in words]
+        env = {**stored.night.atlas.env, **stored.env}
+        ended = stored.night._starter.start(
+            command, *args, env=env, set_up=["tests.durability:no_waits"]
+        )
+        assert ended.code == (EXPECTED if command == "run" else 0), ended.err
+
+    (script,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    read = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **stored.env},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (read.returncode, read.stdout) == (0, f"{len(stored.night.scene.triples)}\n"), (
+        read.stderr
+    )
+
+
+def test_the_permissions_of_the_page_can_be_read() -> None:
+    (policy,) = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)
+    assert len(json.loads(policy)["Statement"]) == 2

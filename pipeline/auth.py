@@ -109,7 +109,7 @@ def read_credentials(environ: Mapping[str, str]) -> Credentials:
     Raises `CredentialsRefused` when there is none, or a file that holds one must not be used, and
     `ConfigurationWrong` when there are two.
     """
-    found = {kind: [_read_part(names, environ) for names in VARIABLES[kind]] for kind in Kind}
+    found = {kind: [read_variable(names, environ) for names in VARIABLES[kind]] for kind in Kind}
     complete = [kind for kind, parts in found.items() if all(parts)]
     if len(complete) > 1:
         raise ConfigurationWrong(
@@ -151,8 +151,13 @@ def _incomplete(found: Mapping[Kind, list[tuple[str, str] | None]]) -> Credentia
     return CredentialsRefused("no credentials: no service account, API key or access token is set")
 
 
-def _read_part(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """Give (variable, value) of one part, which may go by several names; None if it is not set."""
+def read_variable(names: tuple[str, ...], environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """Give (variable, value) of a secret that goes by several names; None if it is not set.
+
+    Each name may end in _FILE, too, and then names a file. Raises `CredentialsRefused` for a file
+    that must not be used or a value that holds blanks or quotes, and `ConfigurationWrong` where two
+    are set and differ.
+    """
     given = [
         (variable, value)
         for name in names

@@ -46,6 +46,12 @@ class Previous(msgspec.Struct, frozen=True):
     manifest_sha256: str
 
 
+class JudgedAnew(msgspec.Struct, frozen=True):
+    """What a manifest says of a run that is not Atlas's answers of its own: whose they are."""
+
+    of: Previous
+
+
 class SignedBy(msgspec.Struct, frozen=True):
     """What a manifest says of its signature: the fingerprint of the key."""
 
@@ -83,6 +89,7 @@ class Manifest(msgspec.Struct, frozen=True):
     policy_name: str | None = None
     notices: tuple[str, ...] = ()
     previous: Previous | None = None
+    judged_anew: JudgedAnew | None = None
     signature: SignedBy | None = None
 
 

@@ -11,12 +11,15 @@ from pipeline.cli import (
     discover,
     explain,
     history,
+    load,
     plan,
     policy,
     report,
     run,
+    schema,
     simulate,
     verify,
+    views,
 )
 from pipeline.errors import ExitCode
 
@@ -36,7 +39,10 @@ for command in (
     report.report,
     explain.explain,
     verify.verify,
+    views.views,
+    load.load,
     demo.demo,
+    schema.schema,
     simulate.simulate,
 ):
     app.command()(command)

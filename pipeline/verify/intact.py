@@ -16,7 +16,14 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import AuditError
-from pipeline.published import FIRST_VERSION, Current, Previous, read_current, sha256_of
+from pipeline.published import (
+    FIRST_VERSION,
+    Current,
+    JudgedAnew,
+    Previous,
+    read_current,
+    sha256_of,
+)
 from pipeline.report.words import plural
 from pipeline.signing import Signature, SignatureWrong, check_signer, fingerprint, signature_of
 
@@ -68,10 +75,6 @@ class _File(msgspec.Struct, frozen=True):
     sha256: str
 
 
-class _JudgedAnew(msgspec.Struct, frozen=True):
-    of: Previous
-
-
 class _Manifest(msgspec.Struct, frozen=True):
     run_id: str
     audit_date: date
@@ -81,7 +84,7 @@ class _Manifest(msgspec.Struct, frozen=True):
     exit_code: int | None = None
     parent_run_id: str | None = None
     previous: Previous | None = None
-    judged_anew: _JudgedAnew | None = None
+    judged_anew: JudgedAnew | None = None
     signature: Signature | None = None
 
 

@@ -1,0 +1,280 @@
+"""Connections to the two warehouses that runs are loaded into, behind one interface.
+
+Whatever their libraries raise becomes `LoadRefused` here, in the warehouse's own words.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
+from typing import Any, Literal, Protocol
+
+from pipeline.errors import ConfigurationWrong, LoadRefused
+from pipeline.tables import LOADS
+from pipeline.warehouse.address import Address
+from pipeline.warehouse.statements import LOADED
+
+#: Letters of what a warehouse says that are shown.
+_SAID = 500
+
+#: What a load waits for another one, or for a server to answer. Seconds.
+_LOCK_S, _CONNECT_S = 600, 15
+
+Row = tuple[Any, ...]
+
+_POSTGRES_TYPES: Mapping[str, str] = {
+    "string": "TEXT",
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float64": "DOUBLE PRECISION",
+    "date32": "DATE",
+    "timestamp": "TIMESTAMPTZ",
+}
+_DUCKDB_TYPES: Mapping[str, str] = {**_POSTGRES_TYPES, "string": "VARCHAR", "float64": "DOUBLE"}
+
+
+class Connection(Protocol):
+    """A connection that lasts for a whole load.
+
+    `types` are the warehouse's types by ours. `file_format` is what dlt sends rows as, and
+    `loses_empty` whether an empty text arrives as null from it.
+    """
+
+    types: Mapping[str, str]
+    file_format: Literal["csv", "parquet"]
+    loses_empty: bool
+
+    def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Run one statement, `?` for each parameter; give its rows, if it has any."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing of what is done in the block."""
+        ...
+
+    def lock(self, schema: str, create: Callable[[], None], /) -> None:
+        """Within a transaction: from here to its end no other load writes.
+
+        `create` makes the tables where they are not there yet.
+        """
+        ...
+
+    def hold(self, stage: str, /) -> bool:
+        """Say that the load with this stage is under way, as long as the connection lasts.
+
+        False where another connection says so.
+        """
+        ...
+
+    def release(self, stage: str, /) -> None:
+        """Take that back."""
+        ...
+
+    def destination(self) -> Any:
+        """Give what dlt loads into."""
+        ...
+
+
+@contextmanager
+def connect(address: Address) -> Iterator[Connection]:
+    """Connect for as long as the context lasts.
+
+    Raises `LoadRefused` where the warehouse cannot be reached, and `ConfigurationWrong` where what
+    connects to it is not installed.
+    """
+    wanted, kind = _KINDS[address.scheme]
+    for name in ("dlt", wanted):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationWrong(
+                f"loading into a warehouse wants the package {name}, which is not installed",
+                hint="pip install 'atlas-checkpoint-audit[warehouse]'",
+            )
+    with kind(address) as connection:
+        yield connection
+
+
+def said(error: BaseException) -> str:
+    """Give on one line what an error of a warehouse says."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= _SAID else f"{text[:_SAID]}…"
+
+
+# --- PostgreSQL ---------------------------------------------------------------------------------
+
+
+class _Postgres:
+    types = _POSTGRES_TYPES
+    file_format: Literal["csv", "parquet"] = "csv"
+    #: dlt copies CSV with FORCE_NULL for each column that may be null.
+    loses_empty = True
+
+    def __init__(self, address: Address, told: Mapping[str, Any], connection: Any) -> None:
+        """`told` is what the address says, without the password."""
+        self._address = address
+        self._told = told
+        self._connection = connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        import psycopg2
+
+        try:
+            yield
+        except psycopg2.Error as error:
+            raise _refused(self._address, error) from None
+
+    def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        with self._translated(), self._connection.cursor() as cursor:
+            cursor.execute(statement.replace("?", "%s"), parameters or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.rows("BEGIN")
+        try:
+            yield
+            self.rows("COMMIT")
+        except BaseException:
+            if not self._connection.closed:
+                self.rows("ROLLBACK")
+            raise
+
+    def lock(self, schema: str, create: Callable[[], None]) -> None:
+        # Two that make the same table at once disturb each other, IF NOT EXISTS or not.
+        self.rows("SELECT pg_advisory_xact_lock(?)", [_number(schema)])
+        create()
+        names = ", ".join(f"{schema}.{table.name}" for table in (LOADS, *LOADED))
+        self.rows(f"LOCK TABLE {names} IN SHARE ROW EXCLUSIVE MODE")
+
+    def hold(self, stage: str) -> bool:
+        return bool(self.rows("SELECT pg_try_advisory_lock(?)", [_number(stage)])[0][0])
+
+    def release(self, stage: str) -> None:
+        self.rows("SELECT pg_advisory_unlock(?)", [_number(stage)])
+
+    def destination(self) -> Any:
+        """Let dlt connect as we did, wherever what was not in the address came from."""
+        from dlt.destinations import postgres
+        from dlt.destinations.impl.postgres.configuration import PostgresCredentials
+
+        given = PostgresCredentials()
+        # It wants to have these, and writes them before the others, which override them.
+        given.host = given.database = given.username = "overridden"
+        password = self._connection.info.password
+        given.password = password or "overridden"
+        given.query = {**self._connection.info.dsn_parameters, **self._told}
+        if not password:
+            given.query["password"] = ""
+        return postgres(credentials=given)
+
+
+@contextmanager
+def _postgres(address: Address) -> Iterator[Connection]:
+    import psycopg2
+    from psycopg2.extensions import make_dsn, parse_dsn
+
+    try:
+        told = parse_dsn(address.target)
+    except psycopg2.ProgrammingError:
+        # Without the error it came from, which repeats the address.
+        raise ConfigurationWrong(
+            "the warehouse's address is not one that PostgreSQL understands",
+            hint="write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %XX for what is "
+            "special in a user name or password",
+        ) from None
+    ours = {"connect_timeout": _CONNECT_S, "application_name": "checkpoint-audit"}
+    try:
+        connection = psycopg2.connect(make_dsn(**{**ours, **told}))
+    except psycopg2.Error as error:
+        raise _refused(address, error) from None
+    with closing(connection):
+        connection.autocommit = True  # transactions are begun by name
+        told.pop("password", None)
+        found = _Postgres(address, told, connection)
+        found.rows(f"SET lock_timeout = '{_LOCK_S}s'")
+        yield found
+
+
+def _number(name: str) -> int:
+    """The number of an advisory lock, which is known by nothing else."""
+    digest = hashlib.sha256(f"checkpoint-audit {name.lower()}".encode()).digest()
+    return int.from_bytes(digest[:8], signed=True)
+
+
+# --- DuckDB -------------------------------------------------------------------------------------
+
+
+class _DuckDb:
+    types = _DUCKDB_TYPES
+    file_format: Literal["csv", "parquet"] = "parquet"
+    loses_empty = False
+
+    def __init__(self, address: Address, connection: Any) -> None:
+        self._address = address
+        self._connection = connection
+
+    def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        import duckdb
+
+        try:
+            return list(self._connection.execute(statement, parameters or None).fetchall())
+        except duckdb.Error as error:
+            raise _refused(self._address, error) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        self.rows("BEGIN")
+        try:
+            yield
+            self.rows("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        """A commit that failed has rolled back already."""
+        import duckdb
+
+        try:
+            self._connection.rollback()
+        except duckdb.TransactionException:
+            return
+
+    def lock(self, _: str, create: Callable[[], None]) -> None:
+        """One process at a time can write a file, and the whole load is one connection to it."""
+        create()
+
+    def hold(self, _: str) -> bool:
+        return True
+
+    def release(self, _: str) -> None:
+        return
+
+    def destination(self) -> Any:
+        from dlt.destinations import duckdb
+
+        return duckdb(self._connection)
+
+
+@contextmanager
+def _duckdb(address: Address) -> Iterator[Connection]:
+    import duckdb
+
+    try:
+        connection = duckdb.connect(address.target)
+    except duckdb.Error as error:
+        raise _refused(address, error) from None
+    with closing(connection):
+        yield _DuckDb(address, connection)
+
+
+def _refused(address: Address, error: BaseException) -> LoadRefused:
+    return LoadRefused(f"{address.shown} refused: {said(error)}")
+
+
+_KINDS: dict[str, tuple[str, Callable[[Address], AbstractContextManager[Connection]]]] = {
+    "postgresql": ("psycopg2", _postgres),
+    "duckdb": ("duckdb", _duckdb),
+}

@@ -41,6 +41,6 @@ _STORE = "s3://"
 
 def _place(output_dir: str, audit: str) -> str:
     """Give the audit's folder as it is found from anywhere."""
-    if output_dir.startswith("s3:/"):  # as a path, it has lost a slash
-        return f"{_STORE}{output_dir.removeprefix('s3:').strip('/')}/{audit}"
+    if output_dir.startswith(_STORE):
+        return f"{output_dir}/{audit}"
     return str(Path(output_dir).absolute() / audit)  # links stay as they are named

@@ -12,7 +12,6 @@ from textwrap import dedent
 from pipeline.cells import on_one_line
 from pipeline.tables import FAILING, REPLIES, TABLES, Table
 from pipeline.warehouse.dialects import DUCKDB
-from pipeline.warehouse.dialects import DUCKDB
 
 #: Evidence has a column that is loaded nowhere.
 _TYPES = {**DUCKDB.types, "binary": "BLOB"}

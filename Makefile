@@ -73,9 +73,10 @@ format: venv-dev ## format, and mend what ruff can mend safely
 bench: venv-dev ## measure speed, memory and rates (about 15 minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
-docs: venv ## renew docs/tables.md, rules.md and summary.schema.json from what the code declares
+docs: venv ## renew tables.md, rules.md, summary.schema.json and dbt/sources.yml in docs/
 	@for page in tables rules; do $(BIN)/python -m pipeline.dictionary $$page > docs/$$page.md || exit 1; done
 	@$(BIN)/python -m pipeline.report.schema > docs/summary.schema.json
+	@$(BIN)/checkpoint-audit schema --dbt > docs/dbt/sources.yml
 
 lock: ## renew both lock files (UPGRADE= keeps the versions that still fit)
 	@sh -c "$$MAKE_LOCKS"

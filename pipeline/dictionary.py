@@ -40,7 +40,8 @@ that a later run replaces in a warehouse is (`audit_name`, `audit_date`).
 
 Checkpoints join with parts, outcomes and findings on
 (`run_id`, `group_id`, `cluster_name`, `checkpoint_id`), with clusters on the first three of these,
-and with evidence on (`run_id`, `reply_id`).
+and with evidence on (`run_id`, `reply_id`). How they get into a warehouse is told in
+[warehouse.md](warehouse.md).
 """
 
 

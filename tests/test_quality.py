@@ -68,7 +68,7 @@ def alter(run: PublishedRun, table: str, change: Change) -> None:
     found = pq.read_table(path, partitioning=None)
     rows = found.to_pylist()
     change(rows)
-    pq.write_table(pa.Table.from_pylist(rows, found.schema), path)
+    pq.write_table(pa.Table.from_pylist(rows, found.schema), path, row_group_size=4)
 
 
 def alter_schema(run: PublishedRun, table: str, change: Callable[[pa.Table], pa.Table]) -> None:
@@ -226,6 +226,9 @@ DAMAGES: dict[str, tuple[str, Change, str]] = {
     "scope": ("findings", put(0, scope="fleet"), "scope is 'fleet'"),
     "rule_id": ("findings", put(0, rule_id="mine"), "rule_id is 'mine'"),
     "reply's kind": ("replies", put(3, failure_kind="bored"), "replies: failure_kind is 'bored'"),
+    "trouble": ("replies", put(13, trouble="bored"), "trouble is 'bored'"),
+    "anomalies": ("checkpoints", put(0, anomalies="bad_id,odd"), "anomalies is 'odd', wanted "),
+    "run's meaning": ("runs", put(0, exit_code=2), "exit_code is '2', wanted 0 or 1 or 3 or 4"),
     "purpose": ("replies", put(3, purpose="fun"), "purpose is 'fun'"),
     # counts
     **{
@@ -239,7 +242,7 @@ DAMAGES: dict[str, tuple[str, Change, str]] = {
         for name in (
             *("line_count", "triple_count", "duplicate_count", "bad_line_count", "pass_count"),
             *("fail_count", "absent_count", "inconclusive_count", "excused_count"),
-            *("request_count", "refusal_count", "exit_code"),
+            *("request_count", "refusal_count"),
         )
     },
     "run's completeness": ("runs", put(0, complete=True), "complete is True, wanted False"),

@@ -16,8 +16,10 @@ from pipeline.cli import (
     policy,
     report,
     run,
+    schema,
     simulate,
     verify,
+    views,
 )
 from pipeline.errors import ExitCode
 
@@ -37,8 +39,10 @@ for command in (
     report.report,
     explain.explain,
     verify.verify,
+    views.views,
     load.load,
     demo.demo,
+    schema.schema,
     simulate.simulate,
 ):
     app.command()(command)

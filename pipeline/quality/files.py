@@ -1,6 +1,6 @@
 """The staged files: one for each table, of the contract's schema, with the values it allows."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,22 +9,11 @@ import pyarrow.parquet as pq
 
 from pipeline.columns import SCHEMA_VERSION
 from pipeline.errors import ProgramFault
-from pipeline.outcomes import FailureKind, Verdict
-from pipeline.policy import Severity
 from pipeline.report.summary import RunFacts
-from pipeline.rules import RULES
 from pipeline.tables import REPLIES, Table
 
-#: What a column may hold, beside null where the contract allows that.
-VALUES: Mapping[str, Collection[str]] = {
-    "verdict": tuple(Verdict),
-    "failure_kind": tuple(FailureKind),
-    "fetched_by": ("get", "list", "none"),
-    "scope": ("checkpoint", "cluster"),
-    "rule_id": tuple(RULES),
-    "severity": tuple(Severity),
-    "purpose": ("checkpoint", "list", "preliminary", "limits"),
-}
+#: Read ahead, as is pyarrow's way, all row groups would stay in memory. Bytes of a column at once.
+_A_LITTLE: dict[str, Any] = {"pre_buffer": False, "buffer_size": 65_536}
 
 
 def fault(table: str, what: str) -> ProgramFault:
@@ -57,13 +46,13 @@ class TableFile:
     def check(self) -> None:
         """Check its schema, and the columns of few values; raises `ProgramFault`."""
         self._check_schema()
-        for name, allowed in self._allowed().items():
-            self._check_values(name, allowed)
+        self._check_constants()
+        self._check_enumerations()
 
     def read(self, columns: Sequence[str], as_dictionaries: Sequence[str] = ()) -> Iterator[Any]:
         """Read some columns, so many rows at a time; raises `ProgramFault` if it is no file."""
         try:
-            with pq.ParquetFile(self.path, read_dictionary=as_dictionaries) as file:
+            with pq.ParquetFile(self.path, read_dictionary=as_dictionaries, **_A_LITTLE) as file:
                 yield from file.iter_batches(self._rows_at_once, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError) as error:
             raise self.fault(f"{self.path.name} cannot be read: {error}") from error
@@ -86,25 +75,33 @@ class TableFile:
         except (pa.ArrowException, OSError) as error:
             raise self.fault(f"{self.path.name} cannot be read: {error}") from error
 
-    def _allowed(self) -> dict[str, Collection[Any]]:
+    def _check_constants(self) -> None:
         facts = self._facts
-        constants: dict[str, Collection[Any]] = {
-            "run_id": (facts.run_id,),
-            "audit_name": (facts.audit_name,),
-            "audit_date": (facts.audit_date,),
-        }
-        known = {**VALUES, **constants}
-        return {name: known[name] for name in self.table.names if name in known}
+        for name, known in (
+            ("run_id", facts.run_id),
+            ("audit_name", facts.audit_name),
+            ("audit_date", str(facts.audit_date)),
+        ):
+            if name in self.table.names:
+                self._check_values(name, (known,), "")
 
-    def _check_values(self, name: str, allowed: Collection[Any]) -> None:
+    def _check_enumerations(self) -> None:
+        for column in self.table.columns:
+            if column.values is not None and not column.values.is_open:
+                allowed = tuple(column.values.meanings)
+                self._check_values(column.name, allowed, column.values.separator)
+
+    def _check_values(self, name: str, allowed: Collection[str], separator: str) -> None:
         """Texts are read as the dictionaries that they are stored as, which are short."""
         is_text = self.table.schema.field(name).type == pa.string()
         for batch in self.read([name], [name] if is_text else []):
             column = batch.column(0)
-            for value in (column.dictionary if is_text else column.unique()).to_pylist():
-                if value not in allowed:
-                    wanted = " or ".join(map(str, allowed))
-                    raise self.fault(f"{name} is {str(value)!r}, wanted {wanted}")
+            found = column.dictionary if is_text else column.unique().drop_null()
+            for value in found.to_pylist():
+                told = filter(None, value.split(separator)) if separator else [value]
+                if wrong := [one for one in told if str(one) not in allowed]:
+                    wanted = " or ".join(allowed)
+                    raise self.fault(f"{name} is {str(wrong[0])!r}, wanted {wanted}")
 
 
 def _described(field: pa.Field) -> str:

@@ -1,7 +1,6 @@
 """The command `load`: a published run into a warehouse."""
 
 import os
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,13 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.audited import print_result
-from pipeline.errors import ConfigurationWrong, ExitCode
+from pipeline.errors import ExitCode
 from pipeline.options import LogFormat, LogFormatOption, OutputDir, Quiet, Run
 
 if TYPE_CHECKING:
     from pipeline.warehouse.load import Loaded
-
-_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
 
 def load(
@@ -47,10 +44,11 @@ def load(
     from pipeline.tables import only_write
     from pipeline.warehouse.address import read_address
     from pipeline.warehouse.load import load as loaded_into
+    from pipeline.warehouse.statements import checked_schema
 
     talk.set_up(log_format=log_format, quiet=quiet)
     only_write()
-    _check_schema(schema)
+    checked_schema(schema)
     address = read_address(os.environ)
     for secret in address.secrets:
         talk.hide(secret)
@@ -61,14 +59,6 @@ def load(
     if not quiet:
         print_result(found.run_id)
     raise typer.Exit(ExitCode.COMPLETE)
-
-
-def _check_schema(schema: str) -> None:
-    if not _SCHEMA.fullmatch(schema):
-        raise ConfigurationWrong(
-            f"--schema {schema!r} cannot be the name of a schema",
-            hint="up to 48 of a to z, digits and _, no digit first",
-        )
 
 
 def _what(loaded: "Loaded") -> str:

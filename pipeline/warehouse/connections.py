@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 from pipeline.errors import ConfigurationWrong, LoadRefused
 from pipeline.tables import LOADS
 from pipeline.warehouse.address import Address
+from pipeline.warehouse.dialects import DUCKDB, POSTGRES
 from pipeline.warehouse.statements import LOADED
 
 #: Letters of what a warehouse says that are shown.
@@ -22,17 +23,6 @@ _SAID = 500
 _LOCK_S, _CONNECT_S = 600, 15
 
 Row = tuple[Any, ...]
-
-_POSTGRES_TYPES: Mapping[str, str] = {
-    "string": "TEXT",
-    "bool": "BOOLEAN",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "float64": "DOUBLE PRECISION",
-    "date32": "DATE",
-    "timestamp": "TIMESTAMPTZ",
-}
-_DUCKDB_TYPES: Mapping[str, str] = {**_POSTGRES_TYPES, "string": "VARCHAR", "float64": "DOUBLE"}
 
 
 class Connection(Protocol):
@@ -105,7 +95,7 @@ def said(error: BaseException) -> str:
 
 
 class _Postgres:
-    types = _POSTGRES_TYPES
+    types = POSTGRES.types
     file_format: Literal["csv", "parquet"] = "csv"
     #: dlt copies CSV with FORCE_NULL for each column that may be null.
     loses_empty = True
@@ -207,7 +197,7 @@ def _number(name: str) -> int:
 
 
 class _DuckDb:
-    types = _DUCKDB_TYPES
+    types = DUCKDB.types
     file_format: Literal["csv", "parquet"] = "parquet"
     loses_empty = False
 

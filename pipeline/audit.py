@@ -35,10 +35,12 @@ from pipeline.policy import Policy
 from pipeline.pool import DRAIN_S
 from pipeline.population import Population, shortfalls
 from pipeline.publication import Published, Publisher, read_published
+from pipeline.published import address_of
 from pipeline.reach import Reach, reached
-from pipeline.runs import AuditFolder, remove_journal, set_aside
+from pipeline.runs import remove_journal, set_aside
 from pipeline.settings import Settings
 from pipeline.staging import writing
+from pipeline.stored import audit_folder
 from pipeline.terms import unmet
 from pipeline.unfinished import Unfinished
 
@@ -96,7 +98,7 @@ class Audit:
         self._begun = begun
         self._judged = judged
         self._now = now
-        self._folder = AuditFolder(settings.output_dir, settings.audit_name)
+        self._folder = audit_folder(settings.output_dir, settings.audit_name, settings.work_dir)
         self._attempt = Attempt(self._folder, _source(settings), now)
         self._publisher = Publisher(settings, self._folder, self._see, now)
         self._signal: int | None = None
@@ -196,7 +198,8 @@ class Audit:
             return None
         log.info("nothing to complete: no triple of %s is inconclusive", parent.run_id)
         is_current = current is not None and current.run_id == parent.run_id
-        return msgspec.structs.replace(found, is_current=is_current, is_new=False)
+        address = address_of(self._settings.output_dir, parent.path)
+        return msgspec.structs.replace(found, address=address, is_current=is_current, is_new=False)
 
     async def _publish_one(
         self, unfinished: Unfinished, kept: KeptInput, discovered: KeptInput | None

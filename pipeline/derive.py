@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.addresses import is_loopback
 from pipeline.atlas import read_item, read_reply
 from pipeline.bodies import read_documented
 from pipeline.changes import Changes
@@ -35,7 +36,6 @@ from pipeline.report.summary import RunFacts
 from pipeline.report.timeline import Replies
 from pipeline.report.unresolved import unresolved_writer
 from pipeline.tables import CHECKPOINTS, CLUSTERS, FINDINGS, OUTCOMES, PARTS, REPLIES, RUNS, Table
-from pipeline.transport import is_loopback
 from pipeline.triples import BadLine, Header
 
 

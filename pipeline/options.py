@@ -4,14 +4,16 @@ import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import typer
 
 from pipeline.durations import duration_of
 from pipeline.errors import ConfigurationWrong
+from pipeline.objects import SCHEME, Objects
 from pipeline.outcomes import FetchBy
+from pipeline.published import Outputs
 
 #: Where Atlas is, unless `--base-url` says otherwise.
 ATLAS = "https://cloud.mongodb.com"
@@ -43,9 +45,37 @@ Input = Annotated[
 ]
 Run = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="An audit (its current run), a run's id, or a folder."),
+    typer.Argument(
+        metavar="RUN",
+        help="An audit (its current run), a run's id, a folder, or an address in a store.",
+    ),
 ]
-OutputDir = Annotated[Path, typer.Option(help="Where runs are published.")]
+
+
+def read_output_dir(text: str | Path) -> Outputs:
+    """Read `--output-dir`; raises `ConfigurationWrong` for an address that names no bucket."""
+    return Objects(text) if isinstance(text, str) and text.startswith(SCHEME) else Path(text)
+
+
+if TYPE_CHECKING:
+    OutputDir = Outputs
+else:  # typer knows no unions; what it makes of the text is what the parser gives
+    OutputDir = Annotated[
+        Path,
+        typer.Option(
+            parser=read_output_dir,
+            metavar="DIR|s3://BUCKET/PREFIX",
+            help="Where runs are published: a folder, or a store that speaks the S3 protocol.",
+        ),
+    ]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Where journal, lock and staging are, on a local disk. Default: in --output-dir; for "
+        "one in a store outputs/.work.",
+    ),
+]
 BaseUrl = Annotated[str, typer.Option(envvar="MONGODB_ATLAS_BASE_URL", help="Address of Atlas.")]
 CaFile = Annotated[
     Path | None, typer.Option(help="PEM certificates to trust instead of the system's.")

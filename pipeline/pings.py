@@ -22,8 +22,9 @@ from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
 
 from pipeline import __version__
+from pipeline.addresses import is_loopback
 from pipeline.errors import ConfigurationWrong
-from pipeline.transport import is_loopback, proxy_for
+from pipeline.transport import proxy_for
 
 log = logging.getLogger(__name__)
 

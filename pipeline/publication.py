@@ -42,12 +42,14 @@ log = logging.getLogger(__name__)
 
 
 class Published(msgspec.Struct, frozen=True):
-    """A published run: its folder, summary, manifest's digest, and whether it is current.
+    """A published run: its folder, address, summary, manifest's digest, and whether it is current.
 
+    What is published in a store of objects has its address there, and in `path` a copy.
     `is_new`: that this start published it.
     """
 
     path: Path
+    address: str
     summary: Summary
     manifest_sha256: str
     is_current: bool
@@ -64,7 +66,7 @@ def read_published(path: Path) -> Published:
         digest = sha256_of(path / "manifest.json")
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputUnusable(f"the run in {path} cannot be read: {error}", hint=AS_IT_WAS) from error
-    return Published(path, summary, digest, is_current=True)
+    return Published(path, str(path), summary, digest, is_current=True)
 
 
 class Publisher:
@@ -119,7 +121,8 @@ class Publisher:
             raise
         current = _current(summary, digest)
         is_current = self._folder.publish(staging, current, facts.parent_run_id)
-        return Published(self._folder.runs / facts.run_id, summary, digest, is_current)
+        path, address = self._folder.runs / facts.run_id, self._folder.address_of(facts.run_id)
+        return Published(path, address, summary, digest, is_current)
 
     def _seal(self, staging: Staging, manifest: dict[str, Any]) -> str:
         """Seal a run, and sign it where that is asked for; gives its manifest's digest."""
@@ -156,6 +159,7 @@ class Publisher:
         """Finish what died after its run had become visible, and before all else was done."""
         run = read_run(self._folder.runs / run_id)
         log.info("run %s is published already; finishing", run_id)
+        self._folder.finish(run_id)
         found, known = read_published(run.path), self._folder.current()
         previous = run.manifest.previous and run.manifest.previous.run_id
         # What was published meanwhile for the same night stays current.
@@ -166,7 +170,9 @@ class Publisher:
         )
         current = _current(found.summary, found.manifest_sha256)
         is_current = is_due and self._folder.point(current, run.manifest.parent_run_id)
-        return msgspec.structs.replace(found, is_current=is_current)
+        return msgspec.structs.replace(
+            found, address=self._folder.address_of(run_id), is_current=is_current
+        )
 
     def keep(self, spared: frozenset[str]) -> None:
         """Remove old runs but `spared`, as the settings say.

@@ -1,10 +1,12 @@
 """Runs that were published: finding one, and what its manifest says.
 
-A run is named by its folder, by its id, or by its audit, which stands for the run that is current.
+A run is named by its folder, by its id, or by its audit, which stands for the run that is current;
+in a store of objects also by its address. What is in a store is brought to this machine to be read.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
@@ -12,6 +14,11 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import InputMissing, InputUnusable, OutputsUnwritable
+from pipeline.mirror import bring_audit, bring_named
+from pipeline.objects import SCHEME, Objects
+
+#: Where runs are published: a folder of this machine, or objects in a store.
+Outputs = Path | Objects
 
 
 class Current(msgspec.Struct, frozen=True):
@@ -173,38 +180,115 @@ def read_current(folder: Path) -> Current | None:
     """
     pointer = folder / "current.json"
     try:
-        return msgspec.json.decode(pointer.read_bytes(), type=Current)
+        return decode_current(pointer.read_bytes(), str(pointer))
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise OutputsUnwritable(
-            f"{pointer} cannot be read: {error}",
-            hint="restore it from a copy, or remove it and start again",
-        ) from error
+    except OSError as error:
+        raise _unreadable(str(pointer), error) from error
 
 
-def find_run(output_dir: Path, named: str) -> PublishedRun:
-    """Find a run below `output_dir`, or anywhere by its folder.
+def decode_current(data: bytes, where: str) -> Current:
+    """Read what `current.json` holds; raises `OutputsUnwritable` as `read_current` does."""
+    try:
+        return msgspec.json.decode(data, type=Current)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise _unreadable(where, error) from error
 
-    Raises `InputMissing` where there is none, `InputUnusable` where its manifest cannot be used.
+
+def _unreadable(pointer: str, error: Exception) -> OutputsUnwritable:
+    return OutputsUnwritable(
+        f"{pointer} cannot be read: {error}",
+        hint="restore it from a copy, or remove it and start again",
+    )
+
+
+def find_run(output_dir: Outputs, named: str) -> PublishedRun:
+    """Find a run below `output_dir`, or anywhere by its folder or its address in a store.
+
+    Raises `InputMissing` where there is none, `InputUnusable` where its manifest cannot be used,
+    or where it is in a store and not as it was published.
     """
     return read_run(find_folder(output_dir, named))
 
 
-def find_folder(output_dir: Path, named: str) -> Path:
-    """Find a run's folder, whatever is in it; raises `InputMissing` where there is none."""
+def find_folder(output_dir: Outputs, named: str, *, is_checked: bool = True) -> Path:
+    """Find a run's folder, whatever is in it; raises `InputMissing` where there is none.
+
+    `is_checked`: what comes from a store is checked, as `find_run` tells.
+    """
+    output_dir, named = _addressed(output_dir, named)
+    if isinstance(output_dir, Objects):
+        is_name = "/" not in named and named not in {"", ".", ".."}
+        if not (is_name and bring_named(output_dir, named, is_checked=is_checked)):
+            return _found(named, [Path(named)], output_dir)
+        return _found(named, list(_places(output_dir.here, named)), output_dir)
     try:
         places = list(_places(output_dir, named))
+    except OSError as error:
+        raise _not_looked_up(named, error) from error
+    return _found(named, places, output_dir)
+
+
+def bring_to_verify(output_dir: Outputs, named: str) -> Path:
+    """Find a run's folder as `find_folder` does, with whatever is in it, right or wrong.
+
+    Of one in a store what vouches for it is brought too: manifests of its audit, and the pointer.
+    """
+    output_dir, named = _addressed(output_dir, named)
+    folder = find_folder(output_dir, named, is_checked=False)
+    if isinstance(output_dir, Objects) and folder.is_relative_to(output_dir.here):
+        bring_audit(output_dir, folder.parent.parent.name)
+    return folder
+
+
+def _addressed(output_dir: Outputs, named: str) -> tuple[Outputs, str]:
+    """Take the address of a run in a store for that store, and the run's id there."""
+    if not named.startswith(SCHEME):
+        return output_dir, named
+    parts = re.fullmatch(r"(s3://.+)/[^/]+/runs/([^/]+)/?", named)
+    if parts is None:
+        raise InputMissing(f"{named!r} is not the address of a run", hint=_NAME_ONE)
+    objects = Objects(parts[1])
+    is_same = isinstance(output_dir, Objects) and output_dir.address == objects.address
+    return (output_dir if is_same else objects), parts[2]
+
+
+def _found(named: str, places: list[Path], output_dir: Outputs) -> Path:
+    try:
         found = next((path for path in places if (path / "manifest.json").exists()), None)
     except OSError as error:
-        raise InputMissing(
-            f"{named!r} cannot be looked up: {error.strerror}", hint=_NAME_ONE
-        ) from error
+        raise _not_looked_up(named, error) from error
     if found is not None:
         return Path(os.path.realpath(found))
     if len(places) > 1:
         raise InputMissing(f"{named!r} means {places[0]}, which is not there", hint=AS_IT_WAS)
     raise InputMissing(f"there is no run {named!r} in {output_dir}", hint=_NAME_ONE)
+
+
+def _not_looked_up(named: str, error: OSError) -> InputMissing:
+    return InputMissing(f"{named!r} cannot be looked up: {error.strerror}", hint=_NAME_ONE)
+
+
+def folder_of(output_dir: Outputs, audit_name: str) -> Path:
+    """Give the folder of an audit, to look its runs over: manifests, summaries and the pointer.
+
+    Of a store nothing else of a run is brought. Raises `InputMissing` where there it has no run.
+    """
+    if isinstance(output_dir, Objects):
+        return bring_audit(output_dir, audit_name)
+    return output_dir / audit_name
+
+
+def address_of(output_dir: Outputs, path: Path) -> str:
+    """Say where a run is that was found in the folder `path`."""
+    if isinstance(output_dir, Objects) and path.is_relative_to(output_dir.here):
+        return f"{output_dir}/{path.relative_to(output_dir.here)}"
+    return str(path)
+
+
+def local_of(output_dir: Outputs) -> Path:
+    """Give the folder that what was found of `output_dir` is in."""
+    return output_dir.here if isinstance(output_dir, Objects) else output_dir
 
 
 def _places(output_dir: Path, named: str) -> Iterator[Path]:

@@ -5,7 +5,7 @@
       current.json        which run is current, replaced atomically and last
       current             the same as a link
       attempts.jsonl      one line for every start and end
-      .work/              unfinished journals, staging, the lock
+      .work/              unfinished journals, staging, the lock; these elsewhere if so asked
 
 A run is staged in a folder that no reader looks at, every file and folder is forced to disk, then
 one rename makes it visible; only then does the pointer move. A reader that resolves the pointer
@@ -14,13 +14,15 @@ once, and reads on from there, never sees half a run.
 
 import errno
 import fcntl
+import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -36,22 +38,37 @@ from pipeline.staging import Staging, writing
 log = logging.getLogger(__name__)
 
 #: A journal untouched for so long is not gone on with any more. Seconds.
-_ABANDONED_S = 7 * 86_400
+ABANDONED_S = 7 * 86_400
 
 
 class AuditFolder:
     """The folder of one audit name."""
 
-    def __init__(self, output_dir: Path, audit_name: str) -> None:
+    def __init__(self, output_dir: Path, audit_name: str, work_dir: Path | None = None) -> None:
+        """`work_dir` is where journals, lock and staging are instead of beside the runs.
+
+        What becomes visible there in one step is still made ready in the folder itself: `beside`.
+        """
         self.path = output_dir / audit_name
         self.runs = self.path / "runs"
-        self.work = self.path / ".work"
+        self.beside = self.path / ".work"
+        self.work = self.beside
+        if work_dir is not None:
+            place = place_of(os.path.realpath(output_dir))
+            self.work = Path(os.path.realpath(work_dir)) / place / audit_name
+
+    def address_of(self, run_id: str) -> str:
+        """Say where a run is, for people and for other commands."""
+        return str(self.runs / run_id)
 
     def prepare(self) -> None:
         """Make the folders; raises `OutputsUnwritable` where that cannot be done."""
         with writing(self.path):
             self.runs.mkdir(parents=True, exist_ok=True)
-            self.work.mkdir(exist_ok=True)
+            self.beside.mkdir(exist_ok=True)
+        with writing(self.work):
+            if self.work != self.beside:
+                self.work.mkdir(parents=True, exist_ok=True)
             probe = self.work / "probe"
             probe.write_bytes(b"")
             probe.unlink()
@@ -86,42 +103,47 @@ class AuditFolder:
         Half-staged and half-removed runs, and journals that nobody went on with for a week; a link
         that a crash parted from the pointer goes where that points.
         """
-        for left in (*self.work.glob("stage-*"), *self.work.glob("gone-*")):
-            shutil.rmtree(left, ignore_errors=True)
-        with writing(self.work):
-            for left in self.work.glob("*.csv.gz"):
-                left.unlink(missing_ok=True)
-        for left in (*self.work.glob("*.journal"), *self.work.glob("*.damaged*")):
-            if left.exists() and time.time() - left.stat().st_mtime > _ABANDONED_S:
-                remove_journal(left)
+        self._clean_work()
         current, link = self.current(), self.path / "current"
         if current is not None and not (link.is_symlink() and str(link.readlink()) == current.path):
             with writing(link):
                 self._link_to(current)
 
+    def _clean_work(self) -> None:
+        for folder in {self.work, self.beside}:
+            for left in (*folder.glob("stage-*"), *folder.glob("gone-*")):
+                shutil.rmtree(left, ignore_errors=True)
+        with writing(self.work):
+            for left in self.work.glob("*.csv.gz"):
+                left.unlink(missing_ok=True)
+        for left in (*self.work.glob("*.journal"), *self.work.glob("*.damaged*")):
+            if left.exists() and time.time() - left.stat().st_mtime > ABANDONED_S:
+                remove_journal(left)
+
     def check_room(self, needed: int) -> None:
         """Raise `OutputsUnwritable` where fewer than `needed` bytes are free."""
-        with writing(self.work):
-            free = shutil.disk_usage(self.work).free
-        if free < needed:
-            raise OutputsUnwritable(
-                f"{self.path} has {_size(free)} free, and this run needs about {_size(needed)}; "
-                "nothing more was asked",
-                hint="make room, or name another folder with --output-dir; "
-                "then start the same command again",
-            )
+        for folder in {self.work, self.beside}:
+            with writing(folder):
+                free = shutil.disk_usage(folder).free
+            if free < needed:
+                place = self.path if folder == self.beside else folder
+                raise OutputsUnwritable(
+                    f"{place} has {_size(free)} free, and this run needs about {_size(needed)}; "
+                    "nothing more was asked",
+                    hint="make room, or name another folder with --output-dir or --work-dir; "
+                    "then start the same command again",
+                )
 
     def note(self, **facts: Any) -> None:
         """Add one line to `attempts.jsonl`, in a single write; whether or not the audit is held.
 
         Half a line that was left at the end, by a kill or a full disk, is taken away.
         """
-        line = json.dumps(facts, ensure_ascii=False, default=str) + "\n"
         path = self.path / "attempts.jsonl"
         with writing(path):
             handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
             try:
-                _append(handle, line.encode("utf-8", "backslashreplace"))
+                _append(handle, line_of(facts))
             finally:
                 os.close(handle)
 
@@ -141,32 +163,57 @@ class AuditFolder:
         """
         known = self.current()
         with writing(self.path):
-            sync_tree(staging.path)
-            staging.path.rename(self.runs / staging.run_id)
-            _sync(self.runs)
+            self._show(staging)
         return self._point(known, current, parent)
+
+    def _show(self, staging: Staging) -> None:
+        """Let a staged run be seen, in one step."""
+        sync_tree(staging.path)
+        self._bring_beside(staging.path).rename(self.runs / staging.run_id)
+        sync(self.runs)
+
+    def _bring_beside(self, staged: Path) -> Path:
+        """Bring a staged run to where one step makes it visible: to the same file system."""
+        beside = self.beside / staged.name
+        if staged == beside:
+            return staged
+        try:
+            return staged.rename(beside)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+        shutil.copytree(staged, beside)
+        sync_tree(beside)
+        shutil.rmtree(staged)
+        return beside
+
+    def finish(self, run_id: str) -> None:
+        """Do what is left of making a run visible, before it is pointed to: nothing, in a folder.
+
+        Raises `OutputsUnwritable`.
+        """
 
     def point(self, current: Current, parent: str | None = None) -> bool:
         """Make a run that is visible already current, as `publish` does; once more does no harm."""
         return self._point(self.current(), current, parent)
 
     def _point(self, known: Current | None, current: Current, parent: str | None) -> bool:
-        if known is not None and not _follows(current, known, parent):
+        if known is not None and not follows(current, known, parent):
             return False
         with writing(self.path):
-            pointer = self.work / "current.json"
-            pointer.write_bytes(msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n")
-            _sync(pointer)
+            pointer = self.beside / "current.json"
+            pointer.write_bytes(encoded(current))
+            sync(pointer)
             pointer.replace(self.path / "current.json")
             self._link_to(current)
         return True
 
     def _link_to(self, current: Current) -> None:
-        link = self.work / "current"
+        link = self.beside / "current"
         link.unlink(missing_ok=True)
         link.symlink_to(current.path)
         link.replace(self.path / "current")
-        _sync(self.path)
+        sync(self.path)
 
     # --- the runs there are ---
 
@@ -236,8 +283,8 @@ class AuditFolder:
     def _remove(self, path: Path) -> None:
         """Take a run out of sight in one step, then away."""
         with writing(path):
-            gone = path.rename(self.work / f"gone-{path.name}")
-            _sync(self.runs)
+            gone = path.rename(self.beside / f"gone-{path.name}")
+            sync(self.runs)
             shutil.rmtree(gone)
 
 
@@ -246,11 +293,28 @@ def new_run_id(started_at: datetime, audit_name: str) -> str:
     return f"{started_at.astimezone(UTC):%Y%m%dT%H%M%SZ}-{audit_name}-{secrets.token_hex(3)}"
 
 
+def line_of(facts: Mapping[str, Any]) -> bytes:
+    """Give a line of `attempts.jsonl`."""
+    line = json.dumps(facts, ensure_ascii=False, default=str) + "\n"
+    return line.encode("utf-8", "backslashreplace")
+
+
+def encoded(current: Current) -> bytes:
+    """Give what `current.json` holds."""
+    return msgspec.json.format(msgspec.json.encode(current), indent=2) + b"\n"
+
+
+def place_of(address: str) -> str:
+    """Name a folder for what belongs to the outputs at `address`, and to no others."""
+    last = re.sub(r"[^A-Za-z0-9]+", "-", address.rsplit("/", 1)[-1])[:32].strip("-")
+    return f"{last or 'outputs'}-{hashlib.sha256(address.encode()).hexdigest()[:8]}"
+
+
 def _by_label(run: PublishedRun) -> tuple[date, datetime]:
     return run.manifest.audit_date, run.manifest.started_at
 
 
-def _follows(current: Current, known: Current, parent: str | None) -> bool:
+def follows(current: Current, known: Current, parent: str | None) -> bool:
     """Whether a run may become current in place of the one that is."""
     if parent is not None and known.audit_date == current.audit_date:
         return known.run_id in (parent, current.run_id)
@@ -327,11 +391,12 @@ def sync_tree(folder: Path) -> None:
     """Force a folder to disk, the innermost first."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
-            _sync(Path(place, name))
-        _sync(Path(place))
+            sync(Path(place, name))
+        sync(Path(place))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force a file or a folder to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

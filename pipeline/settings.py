@@ -9,7 +9,7 @@ from pipeline.auth import Credentials
 from pipeline.collect import Asking
 from pipeline.policy import Policy, default_policy
 from pipeline.population import Expected
-from pipeline.published import PublishedRun
+from pipeline.published import Outputs, PublishedRun
 from pipeline.signing import Signer
 
 
@@ -21,14 +21,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     gone on with. `discovered` is a CSV that `discover` wrote, to compare the input with. Nothing is
     asked any more when what is left until `deadline` (None: for ever) is needed for publishing. Of
     published runs those of the latest `keep` dates stay (None: all).
-    With `signer`, manifests are signed.
+    With `signer`, manifests are signed. `work_dir`: see `runs` and `stored`.
     """
 
     source: str
-    output_dir: Path
+    output_dir: Outputs
     audit_name: str
     credentials: Credentials
     base_url: str
+    work_dir: Path | None = None
     audit_date: date | None = None
     parent: PublishedRun | None = None
     ca_file: Path | None = None

@@ -9,9 +9,7 @@ loopback alone.
 """
 
 import asyncio
-import ipaddress
 import logging
-import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -26,6 +24,7 @@ from aiohttp import hdrs
 from multidict import istr
 from yarl import URL
 
+from pipeline.addresses import is_loopback, scheme_and_host
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
 from pipeline.auth import Authentication, TokenUnavailable
 from pipeline.deadlines import Deadlines
@@ -233,7 +232,7 @@ def read_base_url(text: str) -> str:
             "the base URL holds a user name or password, a query or a fragment",
             hint="give the address alone, credentials through their own variables",
         )
-    scheme, host = _scheme_and_host(text)
+    scheme, host = scheme_and_host(text)
     if not host or scheme not in ("https", "http"):
         raise ConfigurationWrong(
             "the base URL is not an address of the form https://host",  # it may be a secret instead
@@ -245,26 +244,6 @@ def read_base_url(text: str) -> str:
             hint="use https; http is for 127.0.0.1, ::1 and localhost alone",
         )
     return text.rstrip("/")
-
-
-def _scheme_and_host(text: str) -> tuple[str, str]:
-    """Take an address apart; both are empty where that cannot be done."""
-    if not re.fullmatch(r"[!-~]+", text) or "\\" in text:
-        return "", ""
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        return "", ""
-    return ("", "") if port == 0 else (parts.scheme, parts.hostname or "")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether `host` is this machine by its loopback address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def proxy_for(base_url: str, environ: Mapping[str, str]) -> str | None:
@@ -280,7 +259,7 @@ def proxy_for(base_url: str, environ: Mapping[str, str]) -> str | None:
     proxy = proxies.get(parts.scheme) or proxies.get("all")
     if not proxy:
         return None
-    scheme, proxy_host = _scheme_and_host(proxy)
+    scheme, proxy_host = scheme_and_host(proxy)
     if scheme not in ("http", "https") or not proxy_host:
         raise ConfigurationWrong(
             f"the proxy named for {parts.scheme} is not an http proxy",

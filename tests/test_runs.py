@@ -137,13 +137,13 @@ def test_everything_is_on_disk_before_it_can_be_seen(
 ) -> None:
     """Files, then folders from the innermost on, then the rename, and the pointer last."""
     order: list[tuple[Path, bool, bool]] = []
-    sync = runs._sync
+    sync = runs.sync
 
     def noting(path: Path) -> None:
         order.append((path, (folder.runs / "run-1").exists(), folder.current() is not None))
         sync(path)
 
-    monkeypatch.setattr(runs, "_sync", noting)
+    monkeypatch.setattr(runs, "sync", noting)
     publish(folder, "run-1")
 
     staged = folder.work / "stage-run-1"

@@ -17,7 +17,10 @@ from sqlglot.errors import ParseError
 
 from pipeline.errors import ConfigurationWrong
 from pipeline.outcomes import Failure, FailureKind
+from pipeline.published import read_run
 from pipeline.tables import LOADS, RUNS, TABLES
+from pipeline.warehouse import load as loading
+from pipeline.warehouse.address import read_address
 from pipeline.warehouse.dialects import DIALECTS, Dialect, Place
 from pipeline.warehouse.script import checked_location, script, sections
 from pipeline.warehouse.statements import checked_schema
@@ -50,8 +53,7 @@ def statements(dialect: Dialect) -> list[str]:
 UNPARSED = {
     "postgres": (
         r"\\copy |LOCK TABLE ",
-        "a command of psql, which sends the file; a lock, which sqlglot only hands on: both are run "
-        "for real below",
+        "psql's own command, and a lock that sqlglot only hands on: both are run for real below",
     ),
     "bigquery": ("LOAD DATA OVERWRITE TEMP TABLE ", "sqlglot knows LOAD DATA without TEMP TABLE"),
 }
@@ -136,7 +138,7 @@ def test_dialects_and_the_options_are_the_same() -> None:
     assert [str(name) for name in DialectName] == list(NAMES)
 
 
-@pytest.mark.parametrize("name", ["a-b", "a.b", "1a", "", "a b", 'a"', "a;b", "a" * 49, "ä"])
+@pytest.mark.parametrize("name", ["a-b", "a.b", "1a", "", "a b", 'a"', "a;b", "a" * 49, "ä", "A"])
 def test_a_schema_is_a_plain_word(name: str) -> None:
     with pytest.raises(ConfigurationWrong, match="--schema"):
         checked_schema(name)
@@ -361,6 +363,32 @@ def test_loads_are_noted(warehouse: Warehouse, runs: Runs) -> None:
     assert (one["run_id"], one["replaced_run_id"]) == (first.name, None)
     assert (two["run_id"], two["replaced_run_id"]) == (second.name, first.name)
     assert (two["row_count"], two["schema_version"], two["refusals"]) == (count, "1", "")
+
+
+@pytest.mark.parametrize("name", ["duckdb", "postgres"])
+def test_the_command_load_and_the_script_take_one_anothers_tables(
+    name: str, tmp_path: Path, runs: Runs, postgres: "servers.Postgres"
+) -> None:
+    """Whichever came first has made them."""
+    made = [runs.publish(of_every_kind()), runs.publish(odd()), runs.publish(of_every_kind())]
+    url = (
+        postgres.new_database() if name == "postgres" else f"duckdb:///{tmp_path}/warehouse.duckdb"
+    )
+    warehouse = Postgres(tmp_path, url) if name == "postgres" else DuckDB(tmp_path)
+    address = read_address({"CHECKPOINT_AUDIT_WAREHOUSE_URL": url})
+    warehouse.load(made[0])
+    loading.load(read_run(made[1]), address, SCHEMA, START, replace_anyway=True)
+    then = warehouse.rows()
+    warehouse.load(made[2])
+
+    assert then == published(made[1])
+    assert warehouse.rows() == published(made[2])
+    replaced = {row["run_id"]: row["replaced_run_id"] for row in warehouse.loads()}
+    assert replaced == {
+        made[0].name: None,
+        made[1].name: made[0].name,
+        made[2].name: made[1].name,
+    }
 
 
 def test_postgres_keeps_two_loads_apart(

@@ -22,6 +22,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from pipeline import transport
+from pipeline.addresses import is_loopback
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request, read_reply, request_for
 from pipeline.auth import Authentication, Credentials, Kind, TokenUnavailable, authentication
 from pipeline.errors import ConfigurationWrong, CredentialsRefused
@@ -32,7 +33,6 @@ from pipeline.transport import (
     Connection,
     HttpTransport,
     connect,
-    is_loopback,
     proxy_for,
     read_base_url,
 )

@@ -157,6 +157,9 @@ def test_of_a_run_that_does_not_tell_it_fails_since_that_night(
 
 # --- what there is not, or not yet ---------------------------------------------------------------
 
+#: These need no Parquet file.
+NEVER_EMPTY = {"published", "current_run"}
+
 
 def test_without_any_run_all_views_are_there_and_empty(
     tmp_path: Path, db: duckdb.DuckDBPyConnection
@@ -168,8 +171,20 @@ def test_without_any_run_all_views_are_there_and_empty(
     assert len(names(db)) == 3 * len(VIEWED) + 5
     assert [rows(db, f"FROM {name}") for name in names(db)] == [[] for _ in names(db)]
     recorder.publish(answers(OLD))
+    for name in set(names(db)) - NEVER_EMPTY:
+        with pytest.raises(duckdb.Error, match=r"again: there is now .*nightly/runs/"):
+            rows(db, f"SELECT count(*) FROM {name}")
     db.execute(script)
     assert rows(db, "SELECT count(*) FROM current_outcomes") == [(5,)]
+
+
+def test_a_session_that_did_not_run_the_script_is_told_to(outputs: Path, tmp_path: Path) -> None:
+    """And sees no empty tables, which would look as if nothing failed."""
+    with duckdb.connect(tmp_path / "db") as first:
+        first.execute(views_sql(str(outputs / "nightly"), "nightly"))
+    with duckdb.connect(tmp_path / "db") as second:
+        with pytest.raises(duckdb.Error, match="run the script of checkpoint-audit views in this"):
+            rows(second, "FROM first_failing")
 
 
 def test_a_run_that_is_published_later_is_in_the_next_answer(

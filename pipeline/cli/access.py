@@ -19,9 +19,11 @@ def set_up_talk(log_format: LogFormat, *, quiet: bool) -> None:
     """Begin to talk; what secrets the environment holds is known before anything is said."""
     from pipeline import talk
     from pipeline.auth import secrets_in
+    from pipeline.objects import SECRETS
 
     talk.set_up(log_format=log_format, quiet=quiet)
-    for secret in secrets_in(os.environ):
+    of_store = filter(None, map(os.environ.get, SECRETS))
+    for secret in (*secrets_in(os.environ), *of_store):
         talk.hide(secret)
 
 

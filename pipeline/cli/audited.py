@@ -103,12 +103,12 @@ def say_published(
     )
     for notice in summary.notices:
         log.warning("%s", notice)
-    report = published.path / "report.html"
+    report = f"{published.address}/report.html"
     digest = f"manifest sha256:{published.manifest_sha256}"
     said = f"{words_of(published, news)} Report: {report} ({digest})"
     talk.say_end(code, said, hint=hint, is_notable=not published.is_current)
     if code or not quiet or not published.is_current:
-        print_result(str(published.path))
+        print_result(published.address)
 
 
 def print_result(line: str) -> None:

@@ -48,7 +48,7 @@ def demo(
 
 
 async def _demo(
-    source: Path | None, output_dir: Path, watcher: "Watcher", comparison: "Comparison"
+    source: Path | None, output_dir: OutputDir, watcher: "Watcher", comparison: "Comparison"
 ) -> "Published":
     from pipeline.auth import Credentials, Kind
     from pipeline.settings import Settings
@@ -68,11 +68,12 @@ async def _demo(
         return await audited(settings, watcher, judged=comparison.check)
 
 
-def _sample(output_dir: Path, fleet: "Fleet") -> Path:
-    from pipeline.runs import AuditFolder
+def _sample(output_dir: OutputDir, fleet: "Fleet") -> Path:
     from pipeline.simulator import sample_csv
+    from pipeline.stored import audit_folder
 
-    AuditFolder(output_dir, "demo").prepare()
-    path = output_dir / "demo" / "sample.csv"
+    folder = audit_folder(output_dir, "demo")
+    folder.prepare()
+    path = folder.path / "sample.csv"
     path.write_text(sample_csv(fleet), "utf-8")
     return path

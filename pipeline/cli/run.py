@@ -39,6 +39,7 @@ from pipeline.options import (
     Quiet,
     SignKey,
     Timeout,
+    WorkDir,
     is_audit_name,
     read_audit_date,
     read_audit_name,
@@ -63,6 +64,7 @@ def run(
     ] = "",
     complete: Complete = "",
     output_dir: OutputDir = Path("outputs"),
+    work_dir: WorkDir = None,
     audit_name: Annotated[
         str, typer.Option(help="Lock, history and current run go by it. Default: INPUT's stem.")
     ] = "",
@@ -116,24 +118,25 @@ def run(
     from pipeline.ending import watched
     from pipeline.fetch import Retry
     from pipeline.population import Expected
-    from pipeline.runs import AuditFolder
     from pipeline.settings import Settings
+    from pipeline.stored import audit_folder
     from pipeline.transport import proxy_for, read_base_url
 
     set_up_talk(log_format, quiet=quiet)
     of_an_input = (audit_name, audit_date, max_input_age, min_triples, accept_drop)
     _check_subject(complete, input_, of_an_input)
     _check_standard_input(input_, discovered)
-    known = _known_folder(output_dir, complete, audit_name, input_)
+    known = _known_folder(output_dir, work_dir, complete, audit_name, input_)
     with watched(known, metrics_file, os.environ) as ending:
         parent = _parent(complete, output_dir)
         name = parent.manifest.audit_name if parent else read_audit_name(audit_name, input_)
-        ending.folder = AuditFolder(output_dir, name)
+        ending.folder = audit_folder(output_dir, name, work_dir)
         address = read_base_url(base_url)
         _check_address(parent, address)
         settings = Settings(
             source=input_,
             output_dir=output_dir,
+            work_dir=work_dir,
             audit_name=name,
             audit_date=parent.manifest.audit_date if parent else read_audit_date(audit_date),
             parent=parent,
@@ -193,20 +196,22 @@ def _check_standard_input(input_: str, discovered: str | None) -> None:
         )
 
 
-def _known_folder(output_dir: Path, complete: str, name: str, source: str) -> "AuditFolder | None":
+def _known_folder(
+    output_dir: OutputDir, work_dir: Path | None, complete: str, name: str, source: str
+) -> "AuditFolder | None":
     """Give the audit's folder as far as the command line tells it; of one to complete, if there."""
-    from pipeline.runs import AuditFolder
+    from pipeline.stored import audit_folder
 
     if complete:
-        is_there = is_audit_name(complete) and (output_dir / complete).is_dir()
-        return AuditFolder(output_dir, complete) if is_there else None
+        folder = audit_folder(output_dir, complete, work_dir) if is_audit_name(complete) else None
+        return folder if folder is not None and folder.path.is_dir() else None
     try:
-        return AuditFolder(output_dir, read_audit_name(name, source))
+        return audit_folder(output_dir, read_audit_name(name, source), work_dir)
     except ConfigurationWrong:
         return None  # raised again once the run is watched
 
 
-def _parent(named: str, output_dir: Path) -> "PublishedRun | None":
+def _parent(named: str, output_dir: OutputDir) -> "PublishedRun | None":
     """Find the run to complete; None where an input is audited."""
     from pipeline.published import find_run
 

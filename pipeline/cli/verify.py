@@ -44,7 +44,7 @@ def verify(
     Ends with 0 where it is sound, and with 1 where it is not.
     """
     from pipeline import talk
-    from pipeline.published import find_folder
+    from pipeline.published import bring_to_verify, local_of
     from pipeline.tables import only_write
     from pipeline.verify import verify as verified
     from pipeline.verify.intact import Trust
@@ -56,9 +56,9 @@ def verify(
         manifest_sha256=manifest_sha256,
         allowed_signers=allowed_signers,
         signer=signer,
-        output_dir=output_dir,
+        output_dir=local_of(output_dir),
     )
-    found = verified(find_folder(output_dir, run), trust)
+    found = verified(bring_to_verify(output_dir, run), trust)
     code = ExitCode.COMPLETE if found.sound else ExitCode.OPEN
     if code or not quiet:
         print_result(_printed(found, output_format))

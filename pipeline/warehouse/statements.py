@@ -26,7 +26,7 @@ LOADED = TABLES
 #: What a table is called in SQL.
 Named = Callable[[Table], str]
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+_IDENTIFIER = re.compile(r"[a-z_][a-z0-9_]{0,47}")
 
 
 def checked_schema(name: str) -> str:
@@ -37,7 +37,7 @@ def checked_schema(name: str) -> str:
     if not _IDENTIFIER.fullmatch(name):
         raise ConfigurationWrong(
             f"--schema {name!r} cannot be the name of a schema",
-            hint="up to 48 letters of a to z, digits and _, no digit first",
+            hint="up to 48 of a to z, digits and _, no digit first",
         )
     return name
 

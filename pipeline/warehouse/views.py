@@ -2,7 +2,8 @@
 
 Nothing is loaded, and nothing is read before a query asks for it: a run that is published later is
 in the next answer. What the script cannot leave open is whether there is any file at all, which
-DuckDB wants to know when a view is made (its issue 4999): it looks when it is run.
+DuckDB wants to know when a view is made (its issue 4999): it looks when it is run. What comes later
+is then an error that says so, for no rows would look as if nothing failed.
 """
 
 from collections.abc import Iterator
@@ -10,17 +11,10 @@ from textwrap import dedent
 
 from pipeline.cells import on_one_line
 from pipeline.tables import FAILING, REPLIES, TABLES, Table
+from pipeline.warehouse.dialects import DUCKDB
 
-_TYPES = {
-    "string": "VARCHAR",
-    "bool": "BOOLEAN",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "float64": "DOUBLE",
-    "date32": "DATE",
-    "timestamp": "TIMESTAMP WITH TIME ZONE",
-    "binary": "BLOB",
-}
+#: Evidence has a column that is loaded nowhere.
+_TYPES = {**DUCKDB.types, "binary": "BLOB"}
 
 #: The tables that there are views of; evidence is there to be looked up by reply_id.
 VIEWED = (*TABLES, FAILING, REPLIES)
@@ -28,7 +22,13 @@ VIEWED = (*TABLES, FAILING, REPLIES)
 
 def views_sql(place: str, audit_name: str) -> str:
     """Give the script for the audit whose folder is `place`: an absolute path, or an s3:// URL."""
-    views = [*_published(place), *_all(place), *_current(place), *_history(), *_answers()]
+    views = [
+        *_published(place),
+        *_all(place, audit_name),
+        *_current(place),
+        *_history(),
+        *_answers(),
+    ]
     return "\n".join([_head(place, audit_name), *views])
 
 
@@ -39,8 +39,8 @@ def _head(place: str, audit_name: str) -> str:
         "--   duckdb -init FILE          then ask\n"
         "--   .read FILE                 in a session\n"
         "--\n"
-        "-- The files are read by each query anew. Where there was no run yet when this was run,\n"
-        "-- run it again. One database has the views of one audit.\n"
+        "-- The files are read by each query anew. Run this at the start of every session, even\n"
+        "-- of one with a database file that has these views. A database has those of one audit.\n"
     )
 
 
@@ -58,33 +58,45 @@ def _published(place: str) -> Iterator[str]:
     yield _view("published", "The runs that are whole, by their ids.", query)
 
 
-def _all(place: str) -> Iterator[str]:
+def _all(place: str, audit_name: str) -> Iterator[str]:
     for table in VIEWED:
         folder = "evidence" if table is REPLIES else f"{table.name}/dt=*"
         name = f"{table.name}-*.parquet" if table is REPLIES else "*.parquet"
         pattern = _quoted(f"{_literally(place)}/runs/*/{folder}/{name}")
-        has = f"has_{table.name}"
-        yield f"SET VARIABLE {has} = (SELECT count(*) > 0 FROM glob({pattern}));"
-        yield _view(
-            f"all_{table.name}",
-            f"{table.name} of all runs: {table.meaning}.",
-            _read(table, pattern),
-        )
+        has_any = f"has_{table.name}_{audit_name.replace('-', '_')}"
+        meaning = f"{table.name} of all runs: {table.meaning}."
+        yield f"SET VARIABLE {has_any} = (SELECT count(*) > 0 FROM glob({pattern}));"
+        yield _view(f"all_{table.name}", meaning, _read(table, pattern, has_any))
 
 
-def _read(table: Table, pattern: str) -> str:
-    """The columns of the contract, whichever of them the files have: older ones may lack some."""
+def _read(table: Table, pattern: str, has_any: str) -> str:
+    """The columns of the contract, whichever of them the files have: older ones may lack some.
+
+    Where there was no file when the script was run, and now is one, a query is told so.
+    """
     columns = ",\n".join(f"  NULL::{_TYPES[one.type]} AS {one.name}" for one in table.columns)
     found = (
         f"SELECT * FROM read_parquet({pattern}, union_by_name = true, hive_partitioning = false) "
         "WHERE run_id IN (SELECT run_id FROM published)"
     )
-    nothing = "SELECT NULL::VARCHAR AS run_id WHERE false"
     return (
-        f"SELECT\n{columns}\nWHERE false\nUNION ALL BY NAME\nFROM query(CASE\n"
-        f"  WHEN getvariable('has_{table.name}') THEN\n    {_quoted(found)}\n"
-        f"  ELSE {_quoted(nothing)}\nEND)"
+        f"SELECT\n{columns}\nWHERE false\nUNION ALL BY NAME\n"
+        f"FROM query(CASE getvariable('{has_any}')\n"
+        f"  WHEN true THEN\n    {_quoted(found)}\n"
+        f"  WHEN false THEN\n    {_quoted(_nothing(table, pattern))}\n"
+        f"  ELSE\n    {_quoted(_NOT_RUN)}\nEND)"
     )
+
+
+#: A table that there is not: its name is what is said.
+_NOT_RUN = 'FROM "run the script of checkpoint-audit views in this session first"'
+
+
+def _nothing(table: Table, pattern: str) -> str:
+    """No row, or an error in whatever column is looked at: an optimizer passes over others."""
+    said = "error('run the script of checkpoint-audit views again: there is now ' || file)"
+    columns = ", ".join(f"said::{_TYPES[one.type]} AS {one.name}" for one in table.columns)
+    return f"SELECT {columns} FROM (SELECT {said} AS said FROM glob({pattern})) WHERE said = ''"
 
 
 # --- the current run, and the nights -------------------------------------------------------------

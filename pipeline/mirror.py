@@ -1,0 +1,213 @@
+"""Published runs in a store of objects, brought down to a folder of this machine.
+
+What is there has the layout of a local output folder; see `runs`. A run is one when its manifest is
+there, which is written last of its objects. The folder that it is brought into has the same layout
+again, so that all else reads files.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from pipeline.errors import InputMissing, InputUnusable
+from pipeline.objects import Objects, saving
+
+MANIFEST, SUMMARY, POINTER = "manifest.json", "summary.json", "current.json"
+
+#: Objects that are brought at once.
+_AT_ONCE = 8
+
+
+class _File(msgspec.Struct, frozen=True):
+    path: str
+    sha256: str
+
+
+class _Files(msgspec.Struct, frozen=True):
+    """What is read of a manifest here."""
+
+    files: tuple[_File, ...] = ()
+
+
+class _Pointer(msgspec.Struct, frozen=True):
+    path: str
+
+
+def bring_named(objects: Objects, named: str, *, is_checked: bool = True) -> bool:
+    """Bring the runs that a name may mean into `objects.here`: an audit's current one, or by id.
+
+    False where there is none of that name. `is_checked`: raise `InputUnusable` for a file that is
+    not as it was published.
+    """
+    audits = objects.folders()
+    is_current = named in audits and _bring_current(objects, named, is_checked=is_checked)
+    for audit in audits:
+        if objects.get(f"{audit}/runs/{named}/{MANIFEST}") is not None:
+            bring_run(
+                objects.within(audit), named, objects.here / audit / "runs", is_checked=is_checked
+            )
+            return True
+    return is_current
+
+
+def _bring_current(objects: Objects, audit: str, *, is_checked: bool) -> bool:
+    own, folder = objects.within(audit), objects.here / audit
+    found = own.get(POINTER)
+    if found is None:
+        return False
+    _lay(folder / POINTER, found.data)
+    run_id = run_id_of(own, found.data)
+    if not bring_run(own, run_id, folder / "runs", is_checked=is_checked):
+        raise InputMissing(
+            f"{audit!r} means {own}/runs/{run_id}, which is not there",
+            hint="name another run by its id, or bring the objects of this one back",
+        )
+    return True
+
+
+def run_id_of(own: Objects, pointer: bytes) -> str:
+    """Read which run the pointer of an audit names; raises `InputUnusable`."""
+    try:
+        path = PurePosixPath(msgspec.json.decode(pointer, type=_Pointer).path)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(
+            f"{own}/{POINTER} cannot be read: {error}", hint="bring back a version before it"
+        ) from error
+    if path.parent != PurePosixPath("runs") or path.name == "..":
+        raise InputUnusable(f"{own}/{POINTER} names no run: {path}")
+    return path.name
+
+
+def bring_audit(objects: Objects, audit: str) -> Path:
+    """Bring an audit's pointer, and the heads of all its runs; gives the folder that they are in.
+
+    Raises `InputMissing` where there is no run of it.
+    """
+    own, folder = objects.within(audit), objects.here / audit
+    if not bring_heads(own, own.folders("runs"), folder / "runs"):
+        raise InputMissing(
+            f"there is no run of an audit {audit!r} in {objects}",
+            hint="check the name and --output-dir",
+        )
+    if (found := own.get(POINTER)) is not None:
+        _lay(folder / POINTER, found.data)
+    return folder
+
+
+@contextmanager
+def _at_once() -> Iterator[ThreadPoolExecutor]:
+    """Do several things at once; where one fails, or a signal comes, no more are begun."""
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def bring_heads(own: Objects, run_ids: Iterable[str], runs: Path) -> list[str]:
+    """Bring what tells of runs from afar into the folder `runs`; gives those that are runs.
+
+    What is here already stays: a run never changes.
+    """
+    with _at_once() as pool:
+        asked = [(run_id, pool.submit(_bring_head, own, run_id, runs)) for run_id in run_ids]
+        return [run_id for run_id, found in asked if found.result()]
+
+
+def _bring_head(own: Objects, run_id: str, runs: Path) -> bool:
+    folder = runs / run_id
+    if (folder / MANIFEST).exists():
+        return True
+    manifest = own.get(f"runs/{run_id}/{MANIFEST}")
+    if manifest is None:
+        return False
+    if (summary := own.get(f"runs/{run_id}/{SUMMARY}")) is not None:
+        _lay(folder / SUMMARY, summary.data)
+    _lay(folder / MANIFEST, manifest.data)
+    return True
+
+
+def _lay(path: Path, data: bytes) -> None:
+    """Write a file, which is there when all of it is."""
+    part = path.with_name(f"{path.name}.part")
+    with saving(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(data)
+        part.replace(path)
+
+
+def bring_run(own: Objects, run_id: str, runs: Path, *, is_checked: bool = True) -> bool:
+    """Bring all of a run into the folder `runs`, its manifest last; False where there is none.
+
+    A file that is here and as it was published is not brought again. `is_checked`: raise
+    `InputUnusable` for one that is not so when it has been brought either.
+    """
+    manifest = own.get(f"runs/{run_id}/{MANIFEST}")
+    if manifest is None:
+        return False
+    digests, folder = _digests(own, run_id, manifest.data), runs / run_id
+
+    def bring(name: str) -> None:
+        path = _place(folder, name)
+        wanted = digests.get(name)
+        if wanted is not None and path.is_file() and _sha256_of(path) == wanted:
+            return
+        own.fetch(f"runs/{run_id}/{name}", path)
+        if is_checked and wanted is not None and _sha256_of(path) != wanted:
+            raise InputUnusable(
+                f"{own}/runs/{run_id}/{name} is not as it was published",
+                hint="bring back the object's version of that time",
+            )
+
+    names = {name.removeprefix(f"runs/{run_id}/") for name in own.names(f"runs/{run_id}")}
+    with _at_once() as pool:
+        for done in [pool.submit(bring, name) for name in sorted(names - {MANIFEST})]:
+            done.result()
+    _lay(folder / MANIFEST, manifest.data)
+    return True
+
+
+def _digests(own: Objects, run_id: str, manifest: bytes) -> dict[str, str]:
+    try:
+        read = msgspec.json.decode(manifest, type=_Files)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise InputUnusable(
+            f"{own}/runs/{run_id}/{MANIFEST} cannot be read: {error}",
+            hint="bring back the object's version of that time",
+        ) from error
+    return {file.path: file.sha256 for file in read.files}
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where an object goes; a name is somebody else's, and may lead anywhere."""
+    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
+        raise InputUnusable(f"an object of a run is called {name!r}, which no run of ours has")
+    return folder / name
+
+
+def _sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def put_run(own: Objects, run_id: str, folder: Path) -> None:
+    """Put up all files of a run, the manifest last: before that they are no run to anybody."""
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    listed = set(_digests(own, run_id, (folder / MANIFEST).read_bytes()))
+    # What vouches for the rest comes after it.
+    names.sort(key=lambda name: (name == MANIFEST, name not in listed))
+    for name in names:
+        own.put(f"runs/{run_id}/{name}", folder / name)
+
+
+def remove_run(own: Objects, run_id: str) -> None:
+    """Remove a run, its manifest first: half-removed it is none."""
+    names = own.names(f"runs/{run_id}")
+    own.remove([f"runs/{run_id}/{MANIFEST}"])
+    own.remove([name for name in names if not name.endswith(f"{run_id}/{MANIFEST}")])

@@ -1,0 +1,124 @@
+"""Addresses of stores, the endpoint, and what a store's trouble is called."""
+
+import socket
+import ssl
+import threading
+
+import pytest
+import trustme
+
+from pipeline.errors import ConfigurationWrong, InputMissing
+from pipeline.objects import Objects, code_of, is_plain
+from pipeline.published import find_run
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("s3://backups", "s3://backups"),
+        ("s3://backups/", "s3://backups"),
+        ("s3://my.backups-1/a b/100%/", "s3://my.backups-1/a b/100%"),
+    ],
+)
+def test_an_address(address: str, shown: str) -> None:
+    assert Objects(address).address == shown
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("s3://", "s3:///x", "s3://ab", "s3://Backups", "s3://bu cket/x", "s3://-ab-"),
+        *("s3://backups//x", "s3://backups/a//b", "s3://backups/../x", "s3://backups/a\nb"),
+    ],
+)
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ConfigurationWrong):
+        Objects(address)
+
+
+@pytest.mark.parametrize(
+    ("environ", "plain"),
+    [
+        ({}, False),
+        ({"AWS_ENDPOINT_URL": "https://store.example.com"}, False),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9000"}, True),
+        ({"AWS_ENDPOINT": "http://localhost:9000"}, True),
+        ({"AWS_ENDPOINT_URL_S3": "https://a.example.com", "AWS_ENDPOINT_URL": "http://x"}, False),
+    ],
+)
+def test_plain_http_is_for_loopback(environ: dict[str, str], plain: bool) -> None:
+    assert is_plain(environ) is plain
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://store.example.com", "store.example.com", "https://me:secret@example.com", "http://"],
+)
+def test_an_endpoint_that_is_refused_is_not_repeated(address: str) -> None:
+    with pytest.raises(ConfigurationWrong) as raised:
+        is_plain({"AWS_ENDPOINT_URL": address})
+
+    assert "example.com" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("… status code: 403 Forbidden: <Error><Code>AccessDenied</Code>", "AccessDenied"),
+        ("Generic S3 error: Missing AccessKeyId", "no credentials were found"),
+        ("GET http://169.254.169.254/latest - error sending request", "no credentials were found"),
+        ("HTTP error: error sending request", "no connection"),
+        ("kind: Timeout, source: TimedOut", "no answer in time"),
+        ("status code: 418 I'm a teapot", "HTTP status 418"),
+        ("something with a-secret", "ValueError"),
+    ],
+)
+def test_trouble_in_a_word(text: str, word: str) -> None:
+    assert code_of(ValueError(text)) == word
+
+
+def test_certificates_are_verified_whatever_the_environment_says(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The variable is one that the library itself would obey."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        for name, value in {
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_ENDPOINT_URL": f"https://127.0.0.1:{port}",
+            "AWS_ALLOW_INVALID_CERTIFICATES": "true",
+        }.items():
+            monkeypatch.setenv(name, value)
+        heard: list[str] = []
+        thread = threading.Thread(target=_shake_hands, args=(listening, context, heard))
+        thread.start()
+
+        with pytest.raises(InputMissing, match="no connection"):
+            Objects("s3://backups").get("x")
+
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join(30)
+    assert heard
+    assert set(heard) == {"refused"}
+
+
+def _shake_hands(listening: socket.socket, context: ssl.SSLContext, heard: list[str]) -> None:
+    while True:
+        try:
+            connection, _ = listening.accept()
+        except OSError:
+            return
+        try:
+            with context.wrap_socket(connection, server_side=True) as secure:
+                heard.append("agreed" if secure.recv(1) else "refused")
+        except OSError:
+            heard.append("refused")
+
+
+def test_nothing_is_asked_for_a_name_that_is_a_path() -> None:
+    """There is no endpoint: a request would end as another error."""
+    with pytest.raises(InputMissing, match="there is no run '/nowhere/at/all' in s3://backups"):
+        find_run(Objects("s3://backups"), "/nowhere/at/all")

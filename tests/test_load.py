@@ -212,6 +212,15 @@ def test_nothing_but_the_tables_stays(url: str, tmp_path: Path) -> None:
     assert schemas(url) == {"audits"}
 
 
+def test_a_schema_with_capitals_is_the_same_each_time(url: str, tmp_path: Path) -> None:
+    made = Made(tmp_path, SIZES)
+    load(made, url, schema="Audits")
+
+    load(made, url, schema="Audits")
+
+    assert held(url, "Audits") == wanted(made)
+
+
 def test_views_on_the_tables_survive(url: str, tmp_path: Path) -> None:
     """Rows are deleted and inserted; no table is ever dropped or renamed."""
     load(Made(tmp_path, SIZES), url)

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from pipeline.errors import AuditError, Interrupted, LoadRefused
-from pipeline.evidence import batches_of
-from pipeline.published import PublishedRun
+from pipeline.errors import AuditError, InputUnusable, Interrupted, LoadRefused
+from pipeline.evidence import reading
+from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.tables import Table
 from pipeline.warehouse import tallies
 from pipeline.warehouse.connections import Connection, said
@@ -33,6 +34,10 @@ _CONFIGURATION: dict[str, dict[str, Any]] = {
     "normalize": {"workers": 1, "data_writer": {"disable_compression": True}},
     "data_writer": {"disable_compression": True},
 }
+
+
+#: Rows that are sent at once: dlt takes its time for each batch, whatever is in it.
+_BATCH_ROWS = 50_000
 
 
 class Content(NamedTuple):
@@ -66,10 +71,15 @@ def _content(run: PublishedRun, table: Table) -> Content:
 
 
 def _batches(table: Table, paths: list[Path]) -> Iterator[pa.RecordBatch]:
+    names = list(table.names)
     for path in paths:
-        for batch in batches_of(path, table.names):
-            # Without the metadata, which are those of the version that wrote the file.
-            yield batch.select(list(table.names)).cast(table.schema)
+        with reading(path), pq.ParquetFile(path) as file:
+            lacking = set(names).difference(file.schema_arrow.names)
+            if lacking:
+                raise InputUnusable(f"{path} lacks {', '.join(sorted(lacking))}", hint=AS_IT_WAS)
+            for batch in file.iter_batches(_BATCH_ROWS, columns=names):
+                # In our order, and without the metadata, which are those of who wrote the file.
+                yield batch.select(names).cast(table.schema)
 
 
 def fill(connection: Connection, stage: str, contents: list[Content]) -> None:

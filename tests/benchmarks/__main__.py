@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.benchmarks import derivation, page, rates, speed, verification
+from tests.benchmarks import derivation, loading, page, rates, speed, verification
 from tests.benchmarks.figures import BenchmarkFailed, Section
 from tests.benchmarks.machine import described, machine
 from tests.benchmarks.processes import parted_cores, serving
@@ -22,6 +22,7 @@ TRIPLES = {
     "cpu": [20_000, 100_000],
     "derive": [100_000],
     "list": [20_000],
+    "load": [66_667, 333_334],  # of three parts each
     "memory": [20_000, 1_000_000],
     "page": [1_000_000],
     "rate": [],
@@ -65,6 +66,10 @@ def _sections(name: str, asked: argparse.Namespace) -> Iterator[Section]:
     if name == "page":
         for triples in sizes:
             yield page.open_page(triples, max(triples // 50, 1), asked.repeat)
+        return
+    if name == "load":  # a warehouse has the other core
+        with serving("server", environment=os.environ) as (base_url, _):
+            yield from (loading.load_run(base_url, triples, asked.repeat) for triples in sizes)
         return
     with (
         parted_cores() as core,

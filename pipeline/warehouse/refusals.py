@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from pipeline.addresses import is_loopback
 from pipeline.published import Manifest
-from pipeline.transport import is_loopback
 
 #: A run with fewer triples than this share of the loaded one's has lost too many.
 _LEAST_SHARE = Fraction(4, 5)

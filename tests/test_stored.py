@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.durability import EXPECTED, Ended, digests, table
+from tests.durability import EXPECTED, PROGRAM, Ended, digests, table
 from tests.nights import Night
 from tests.store import ADDRESS, AT, BUCKET, POINTER, PREFIX, Store, served
 
@@ -120,6 +120,29 @@ def test_every_command_reads_it(stored: Stored, tmp_path: Path) -> None:
     assert "incomplete" in stored.say("history", "nightly").out.lower()
     assert stored.say("report", "nightly", "--to", tmp_path / "again").code == 0
     assert (tmp_path / "again" / "report.html").is_file()
+
+
+def test_it_is_loaded_and_viewed(stored: Stored, tmp_path: Path) -> None:
+    assert stored.run().code == EXPECTED
+    file = tmp_path / "warehouse.duckdb"
+
+    loaded = subprocess.run(
+        [*PROGRAM, "load", "nightly", "--replace-anyway", "--output-dir", ADDRESS],
+        env={
+            **stored.night.atlas.env,
+            **stored.env,
+            "CHECKPOINT_AUDIT_WAREHOUSE_URL": f"duckdb:///{file}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+
+    assert loaded.returncode == 0, loaded.stderr
+    assert f"loaded {stored.pointer['run_id']} into" in loaded.stderr
+    assert not list(tmp_path.glob("checkpoint-audit-*"))  # where the run was brought to be read
+    assert f"{ADDRESS}/nightly/runs/*/manifest.json" in stored.say("views", "nightly").out
 
 
 # --- starts that do not end well ----------------------------------------------------------------

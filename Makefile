@@ -78,7 +78,7 @@ docs: venv ## renew tables.md, rules.md, summary.schema.json and dbt/sources.yml
 	@$(BIN)/python -m pipeline.report.schema > docs/summary.schema.json
 	@$(BIN)/checkpoint-audit schema --dbt > docs/dbt/sources.yml
 
-lock: ## renew both lock files (UPGRADE= keeps the versions that still fit)
+lock: ## renew the lock files (UPGRADE= keeps the versions that still fit)
 	@sh -c "$$MAKE_LOCKS"
 
 clean: ## remove .venv, caches and builds; outputs/ stays
@@ -197,6 +197,7 @@ compile() {
 }
 # The larger set first: what its packages want of each other bounds the smaller one too.
 compile requirements-dev.lock --group build --extra speed --extra s3 --extra warehouse --extra dev
+compile requirements-extras.lock --group build --extra speed --extra s3 --extra warehouse --constraint requirements-dev.lock
 compile requirements.lock --group build --constraint requirements-dev.lock
 endef
 export MAKE_LOCKS

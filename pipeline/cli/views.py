@@ -29,18 +29,15 @@ def views(
     set_up_talk(log_format, quiet=quiet)
     if not is_audit_name(audit):
         raise ConfigurationWrong(f"{audit!r} is not the name of an audit")
-    place = _place(str(output_dir), audit)
-    if not place.startswith(_STORE) and not (Path(place) / "current.json").exists():
+    place = _place(output_dir, audit)
+    if isinstance(output_dir, Path) and not (Path(place) / "current.json").exists():
         log.warning("there is no run in %s yet: the views have no rows", place)
     with writing(None) as write:
         write(views_sql(place, audit))
 
 
-_STORE = "s3://"
-
-
-def _place(output_dir: str, audit: str) -> str:
+def _place(output_dir: OutputDir, audit: str) -> str:
     """Give the audit's folder as it is found from anywhere."""
-    if output_dir.startswith(_STORE):
-        return f"{output_dir}/{audit}"
-    return str(Path(output_dir).absolute() / audit)  # links stay as they are named
+    if isinstance(output_dir, Path):
+        return str(output_dir.absolute() / audit)  # links stay as they are named
+    return f"{output_dir}/{audit}"

@@ -30,3 +30,11 @@ def test_import_is_light() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "set()\n"
+
+
+def test_a_run_imports_no_pandas() -> None:
+    """pyarrow imports pandas with the first value that is made, unless `only_write` was there."""
+    code = "import sys, pipeline.audit, pipeline.warehouse.load; print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"

@@ -137,17 +137,14 @@ def whole_parts(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
     Raises `ProgramFault` where the parts of a checkpoint are not numbered from 0 without a hole.
     """
-    is_first = True
+    is_first, one = True, pa.scalar(1, pa.int32())
     for rows, before, after in neighbours(batches):
         if is_first and rows.num_rows:
             is_first = False
             _check_places(rows.slice(0, 1), pa.array([0], pa.int32()))
         follows = pc.equal(before["key"], after["key"])
-        _check_places(after, pc.if_else(follows, pc.add(before["part_index"], _ONE), 0))
-        yield rows.append_column("part_count", pc.add(rows["part_index"], _ONE))
-
-
-_ONE = pa.scalar(1, pa.int32())
+        _check_places(after, pc.if_else(follows, pc.add(before["part_index"], one), 0))
+        yield rows.append_column("part_count", pc.add(rows["part_index"], one))
 
 
 def _check_places(parts: pa.Table, wanted: pa.Array) -> None:

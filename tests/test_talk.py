@@ -187,13 +187,6 @@ def test_what_a_wrong_command_line_wants(argv: list[str], wanted: tuple[str, boo
     assert talk.wanted_by(argv) == wanted
 
 
-def test_no_bar_among_lines_of_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-
-    assert type(talk.watcher(no_progress=False, quiet=False)) is talk.Bar
-    assert type(talk.watcher(no_progress=False, quiet=False, log_format="json")) is talk.Lines
-
-
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_an_end_in_a_signal_handler_waits_for_nobody(
     log_format: str, capfd: pytest.CaptureFixture[str]

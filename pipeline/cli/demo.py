@@ -33,11 +33,11 @@ def demo(
     The sample holds every verdict, so the demo ends with 4; a triple that does not end as the
     sample expects, or a finding too many or too few, makes it end with 70 and publish nothing.
     """
-    from pipeline import talk
+    from pipeline import progress, talk
     from pipeline.demo import Comparison
 
     talk.set_up(log_format=log_format, quiet=quiet)
-    watcher = talk.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
+    watcher = progress.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
     comparison = Comparison()
     published = run_loop(_demo(input_, output_dir, watcher, comparison))
     if comparison.planted:

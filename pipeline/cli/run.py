@@ -112,7 +112,7 @@ def run(
     each also as a file named by the variable with _FILE at its end. A healthcheck whose address is
     in CHECKPOINT_AUDIT_PING_URL is told of the start and of the end.
     """
-    from pipeline import talk
+    from pipeline import progress
     from pipeline.auth import read_credentials
     from pipeline.collect import Asking
     from pipeline.ending import watched
@@ -161,7 +161,7 @@ def run(
         )
         log.info("asking %s as %s %s", address, settings.credentials.kind, settings.credentials.id)
         _say_deadline(settings.deadline)
-        watcher = talk.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
+        watcher = progress.watcher(no_progress=no_progress, quiet=quiet, log_format=log_format)
         published = run_loop(
             audited(
                 settings,

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from pipeline.auth import read_variable
 from pipeline.errors import ConfigurationWrong
+from pipeline.variables import read_variable
 
 VARIABLE = "CHECKPOINT_AUDIT_WAREHOUSE_URL"
 

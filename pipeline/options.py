@@ -53,8 +53,18 @@ Run = Annotated[
 
 
 def read_output_dir(text: str | Path) -> Outputs:
-    """Read `--output-dir`; raises `ConfigurationWrong` for an address that names no bucket."""
-    return Objects(text) if isinstance(text, str) and text.startswith(SCHEME) else Path(text)
+    """Read `--output-dir`; raises `ConfigurationWrong` for an address that names no bucket.
+
+    What looks like an address of another kind would be a folder of that name, where nobody looks.
+    """
+    if isinstance(text, str) and text.startswith(SCHEME):
+        return Objects(text)
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(text)):
+        raise ConfigurationWrong(
+            f"--output-dir {text} is an address of a kind that is not known",
+            hint="write it as s3://BUCKET/PREFIX; a folder of that name as ./NAME",
+        )
+    return Path(text)
 
 
 if TYPE_CHECKING:

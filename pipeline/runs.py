@@ -110,15 +110,35 @@ class AuditFolder:
                 self._link_to(current)
 
     def _clean_work(self) -> None:
-        for folder in {self.work, self.beside}:
-            for left in (*folder.glob("stage-*"), *folder.glob("gone-*")):
-                shutil.rmtree(left, ignore_errors=True)
+        copies = self.beside.glob("copy-*")
+        own = [path for path in copies if path.name.startswith(self._copy) or _is_abandoned(path)]
+        for left in (*self.work.glob("stage-*"), *self.beside.glob("gone-*"), *own):
+            shutil.rmtree(left, ignore_errors=True)
         with writing(self.work):
             for left in self.work.glob("*.csv.gz"):
                 left.unlink(missing_ok=True)
         for left in (*self.work.glob("*.journal"), *self.work.glob("*.damaged*")):
-            if left.exists() and time.time() - left.stat().st_mtime > ABANDONED_S:
+            if left.exists() and _is_abandoned(left):
                 remove_journal(left)
+        if self.work != self.beside:
+            self._say_what_is_beside()
+
+    def _say_what_is_beside(self) -> None:
+        """Say that there is a journal which is not looked at."""
+        for journal in self.beside.glob("*.journal"):
+            log.warning(
+                "%s is of a start without --work-dir, and is not gone on with: what it holds is "
+                "asked for again; start without --work-dir to go on with it",
+                journal,
+            )
+
+    @property
+    def _copy(self) -> str:
+        """What copies of this work folder's runs are called, while they are made.
+
+        Another work folder's may be under way: its lock is another one.
+        """
+        return f"copy-{hashlib.sha256(bytes(self.work)).hexdigest()[:8]}-"
 
     def check_room(self, needed: int) -> None:
         """Raise `OutputsUnwritable` where fewer than `needed` bytes are free."""
@@ -174,16 +194,19 @@ class AuditFolder:
 
     def _bring_beside(self, staged: Path) -> Path:
         """Bring a staged run to where one step makes it visible: to the same file system."""
-        beside = self.beside / staged.name
-        if staged == beside:
+        if staged.parent == self.beside:
             return staged
+        beside = self.beside / f"{self._copy}{staged.name}"
         try:
             return staged.rename(beside)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-        shutil.copytree(staged, beside)
-        sync_tree(beside)
+        try:
+            _copy_tree(staged, beside)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
         shutil.rmtree(staged)
         return beside
 
@@ -385,6 +408,20 @@ def set_aside(path: Path) -> Path:
         with writing(path), suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     return aside
+
+
+def _is_abandoned(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > ABANDONED_S
+
+
+def _copy_tree(folder: Path, to: Path) -> None:
+    """Copy a folder to disk; the first trouble is raised as it is, unlike `shutil.copytree`'s."""
+    for place, _, names in os.walk(folder):
+        target = to / Path(place).relative_to(folder)
+        target.mkdir()
+        for name in names:
+            shutil.copyfile(Path(place, name), target / name)
+    sync_tree(to)
 
 
 def sync_tree(folder: Path) -> None:

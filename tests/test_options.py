@@ -1,11 +1,12 @@
 """Option values as text."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigurationWrong
-from pipeline.options import read_deadline, read_duration, read_input_age
+from pipeline.options import read_deadline, read_duration, read_input_age, read_output_dir
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,15 @@ def test_standard_input_has_no_age() -> None:
     assert read_input_age("36h", "triples.csv") == timedelta(hours=36)
     with pytest.raises(ConfigurationWrong, match="no age"):
         read_input_age("36h", "-")
+
+
+@pytest.mark.parametrize("text", ["gs://b/x", "S3://b/x", "s3:/b/x", "file:///srv/x"])
+def test_an_address_of_another_kind_is_no_folder(text: str) -> None:
+    """A folder called gs: would be written night by night, and nobody looks there."""
+    with pytest.raises(ConfigurationWrong, match="of a kind that is not known"):
+        read_output_dir(text)
+
+
+@pytest.mark.parametrize("text", ["outputs", "./gs:/x", "/srv/a:b/c", "C:/x"])
+def test_a_folder_is_one(text: str) -> None:
+    assert read_output_dir(text) == Path(text)

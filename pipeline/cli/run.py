@@ -12,6 +12,7 @@ from pipeline.cli.access import credentials_by, set_up_talk
 from pipeline.cli.audited import audited, say_published, words_of
 from pipeline.errors import ConfigurationWrong, ExitCode
 from pipeline.loop import run_loop
+from pipeline.objects import SCHEME
 from pipeline.options import (
     ATLAS,
     AcceptDrop,
@@ -285,7 +286,12 @@ def _hint(published: "Published") -> str:
         return ""
     named = summary.run.audit_name if published.is_current else summary.run.run_id
     is_signed = signature_of(published.path / "manifest.json").is_file()
-    command = f"run --complete {named}" + (" --sign-key FILE" if is_signed else "")
+    store = published.address.rsplit("/", 3)[0] if published.address.startswith(SCHEME) else ""
+    command = (
+        f"run --complete {named}"
+        + (f" --output-dir {store}" if store else "")
+        + (" --sign-key FILE" if is_signed else "")
+    )
     return f"later, `{command}` asks for just the inconclusive triples again"
 
 

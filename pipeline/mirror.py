@@ -6,6 +6,7 @@ again, so that all else reads files.
 """
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,10 +14,20 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from pipeline.errors import InputMissing, InputUnusable
-from pipeline.objects import Objects, saving
+from pipeline.errors import AuditError, InputMissing, InputUnusable
+from pipeline.objects import Objects, is_about_a_name, is_about_one, saving
+
+log = logging.getLogger(__name__)
 
 MANIFEST, SUMMARY, POINTER = "manifest.json", "summary.json", "current.json"
+
+#: What vouches for a run's files, beside the manifest, and is not listed in it.
+_VOUCHERS = ("SHA256SUMS", f"{MANIFEST}.sig")
+
+#: The longest step of a path that a file system takes. Bytes.
+_LONGEST_STEP = 255
+
+_OF_THAT_TIME = "bring back the object's version of that time"
 
 #: Objects that are brought at once.
 _AT_ONCE = 8
@@ -77,9 +88,16 @@ def run_id_of(own: Objects, pointer: bytes) -> str:
         raise InputUnusable(
             f"{own}/{POINTER} cannot be read: {error}", hint="bring back a version before it"
         ) from error
-    if path.parent != PurePosixPath("runs") or path.name == "..":
-        raise InputUnusable(f"{own}/{POINTER} names no run: {path}")
+    if path.parent != PurePosixPath("runs") or not is_one_name(path.name):
+        raise InputUnusable(
+            f"{own}/{POINTER} names no run: {path}", hint="bring back a version before it"
+        )
     return path.name
+
+
+def is_one_name(text: str) -> bool:
+    """Whether a text is the name of something in a folder, and leads nowhere else."""
+    return text not in {"", ".", ".."} and not set("/\0") & set(text)
 
 
 def bring_audit(objects: Objects, audit: str) -> Path:
@@ -111,7 +129,7 @@ def _at_once() -> Iterator[ThreadPoolExecutor]:
 def bring_heads(own: Objects, run_ids: Iterable[str], runs: Path) -> list[str]:
     """Bring what tells of runs from afar into the folder `runs`; gives those that are runs.
 
-    What is here already stays: a run never changes.
+    What is here already stays: a run never changes. One that cannot be read is said and left out.
     """
     with _at_once() as pool:
         asked = [(run_id, pool.submit(_bring_head, own, run_id, runs)) for run_id in run_ids]
@@ -122,6 +140,16 @@ def _bring_head(own: Objects, run_id: str, runs: Path) -> bool:
     folder = runs / run_id
     if (folder / MANIFEST).exists():
         return True
+    try:
+        return _bring_new_head(own, run_id, folder)
+    except AuditError as error:
+        if not is_about_one(error):
+            raise
+        log.warning("%s/runs/%s is left out: %s", own, run_id, error)
+        return False
+
+
+def _bring_new_head(own: Objects, run_id: str, folder: Path) -> bool:
     manifest = own.get(f"runs/{run_id}/{MANIFEST}")
     if manifest is None:
         return False
@@ -129,6 +157,30 @@ def _bring_head(own: Objects, run_id: str, runs: Path) -> bool:
         _lay(folder / SUMMARY, summary.data)
     _lay(folder / MANIFEST, manifest.data)
     return True
+
+
+def runs_there(own: Objects) -> dict[str, bool]:
+    """Tell of each folder of runs in the store whether it is one: whether it has a manifest.
+
+    By one listing of all objects, of which each request gives a thousand. Where somebody's object
+    has a name that none can be made with, the manifests are asked for instead.
+    """
+    try:
+        names = [PurePosixPath(name).relative_to("runs") for name in own.names("runs")]
+    except AuditError as error:
+        if not is_about_a_name(error):
+            raise
+        log.warning("%s", error)
+        return _runs_asked(own)
+    runs = {name.parts[0]: False for name in names if name.parent.name}
+    return runs | {str(name.parent): True for name in names if name.parts[1:] == (MANIFEST,)}
+
+
+def _runs_asked(own: Objects) -> dict[str, bool]:
+    run_ids = own.folders("runs")
+    with _at_once() as pool:
+        found = pool.map(lambda run_id: own.has(f"runs/{run_id}/{MANIFEST}"), run_ids)
+        return dict(zip(run_ids, found, strict=True))
 
 
 def _lay(path: Path, data: bytes) -> None:
@@ -141,34 +193,64 @@ def _lay(path: Path, data: bytes) -> None:
 
 
 def bring_run(own: Objects, run_id: str, runs: Path, *, is_checked: bool = True) -> bool:
-    """Bring all of a run into the folder `runs`, its manifest last; False where there is none.
+    """Bring a run into the folder `runs`, its manifest last; False where there is none.
 
-    A file that is here and as it was published is not brought again. `is_checked`: raise
-    `InputUnusable` for one that is not so when it has been brought either.
+    That is what its manifest lists, and what vouches for it; see `strangers` for what else is
+    there. A file that is here and as it was published is not brought again. `is_checked`: raise
+    `InputUnusable` for one that is not there, or not so when it has been brought either.
     """
     manifest = own.get(f"runs/{run_id}/{MANIFEST}")
     if manifest is None:
         return False
     digests, folder = _digests(own, run_id, manifest.data), runs / run_id
+    wrong = _misnamed(digests)
+    if is_checked and wrong:
+        raise InputUnusable(
+            f"a file of {own}/runs/{run_id} is called {min(wrong)!r}, which no run of ours has",
+            hint=_OF_THAT_TIME,
+        )
 
-    def bring(name: str) -> None:
-        path = _place(folder, name)
-        wanted = digests.get(name)
-        if wanted is not None and path.is_file() and _sha256_of(path) == wanted:
+    def bring(name: str, wanted: str) -> None:
+        path = folder / name
+        if path.is_file() and _sha256_of(path) == wanted:
             return
-        own.fetch(f"runs/{run_id}/{name}", path)
-        if is_checked and wanted is not None and _sha256_of(path) != wanted:
-            raise InputUnusable(
-                f"{own}/runs/{run_id}/{name} is not as it was published",
-                hint="bring back the object's version of that time",
-            )
+        is_there = own.fetch(f"runs/{run_id}/{name}", path)
+        if is_checked and not (is_there and _sha256_of(path) == wanted):
+            what = "not as it was published" if is_there else "not there"
+            raise InputUnusable(f"{own}/runs/{run_id}/{name} is {what}", hint=_OF_THAT_TIME)
 
-    names = {name.removeprefix(f"runs/{run_id}/") for name in own.names(f"runs/{run_id}")}
     with _at_once() as pool:
-        for done in [pool.submit(bring, name) for name in sorted(names - {MANIFEST})]:
+        asked = [pool.submit(bring, *each) for each in digests.items() if each[0] not in wrong]
+        for done in asked:
             done.result()
+    for name in _VOUCHERS:
+        own.fetch(f"runs/{run_id}/{name}", folder / name)
     _lay(folder / MANIFEST, manifest.data)
     return True
+
+
+def strangers(own: Objects, run_id: str) -> list[str]:
+    """Name the objects in a run's folder that are not of the run.
+
+    No folder is one: an object with nothing in it, called as what others are in. Where a name is
+    none that a file can have it is told, and nothing of the others is known.
+    """
+    manifest, folder = own.get(f"runs/{run_id}/{MANIFEST}"), f"runs/{run_id}"
+    if manifest is None:
+        return []
+    ours = {MANIFEST, *_VOUCHERS, *_digests(own, run_id, manifest.data)}
+    try:
+        sizes = own.sizes(folder)
+    except AuditError as error:
+        if not is_about_a_name(error):
+            raise
+        return [str(error)]
+    folders = {str(each) for name in sizes for each in PurePosixPath(name).parents} | {folder}
+    return [
+        name.removeprefix(f"{folder}/")
+        for name, size in sorted(sizes.items())
+        if name.removeprefix(f"{folder}/") not in ours and (size or name not in folders)
+    ]
 
 
 def _digests(own: Objects, run_id: str, manifest: bytes) -> dict[str, str]:
@@ -177,16 +259,26 @@ def _digests(own: Objects, run_id: str, manifest: bytes) -> dict[str, str]:
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputUnusable(
             f"{own}/runs/{run_id}/{MANIFEST} cannot be read: {error}",
-            hint="bring back the object's version of that time",
+            hint=_OF_THAT_TIME,
         ) from error
     return {file.path: file.sha256 for file in read.files}
 
 
-def _place(folder: Path, name: str) -> Path:
-    """Where an object goes; a name is somebody else's, and may lead anywhere."""
-    if ".." in PurePosixPath(name).parts or PurePosixPath(name).is_absolute():
-        raise InputUnusable(f"an object of a run is called {name!r}, which no run of ours has")
-    return folder / name
+def _misnamed(names: Iterable[str]) -> set[str]:
+    """Which of the files that a manifest lists can be none: its names may lead anywhere."""
+    paths = {name: PurePosixPath(name) for name in names}
+    taken = {str(parent) for path in paths.values() for parent in path.parents}
+    return {
+        name
+        for name, path in paths.items()
+        if not all(map(_is_step, name.split("/")))
+        or name in taken
+        or path.parts[0] in {MANIFEST, *_VOUCHERS}
+    }
+
+
+def _is_step(text: str) -> bool:
+    return is_one_name(text) and len(text.encode("utf-8", "replace")) <= _LONGEST_STEP
 
 
 def _sha256_of(path: Path) -> str:

@@ -23,6 +23,7 @@ from pipeline.addresses import is_loopback, scheme_and_host
 from pipeline.errors import AuditError, ConfigurationWrong, InputMissing, OutputsUnwritable
 
 if TYPE_CHECKING:
+    from obstore import GetResult
     from obstore.store import S3Store
 
 log = logging.getLogger(__name__)
@@ -112,27 +113,43 @@ class Objects:
     def get(self, name: str) -> Found | None:
         """Read a small object; None where there is none."""
         with self._reading(name):
-            try:
-                found = self._store.get(name)
-                return Found(bytes(found.bytes()), found.meta["e_tag"])
-            except FileNotFoundError as error:
-                if code_of(error) == "NoSuchBucket":
-                    raise
-                return None
+            found = self._opened(name)
+            return Found(bytes(found.bytes()), found.meta["e_tag"]) if found is not None else None
 
-    def fetch(self, name: str, path: Path) -> None:
-        """Copy an object to a file, which is there when all of it is."""
+    def _opened(self, name: str) -> "GetResult | None":
+        try:
+            return self._store.get(name)
+        except FileNotFoundError as error:
+            if code_of(error) == "NoSuchBucket":
+                raise
+            return None
+
+    def has(self, name: str) -> bool:
+        """Whether there is such an object, whether or not it can be read."""
+        with self._reading(name):
+            try:
+                self._store.head(name)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def fetch(self, name: str, path: Path) -> bool:
+        """Copy an object to a file, which is there when all of it is; False where there is none."""
+        with self._reading(name):
+            found = self._opened(name)
+        if found is None:
+            return False
         part = path.with_name(f"{path.name}.part")
         with saving(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:
-                for chunk in self._chunks(name):
+                for chunk in self._chunks(name, found):
                     file.write(chunk)
             part.replace(path)
+        return True
 
-    def _chunks(self, name: str) -> Iterator[memoryview]:
-        with self._reading(name):
-            stream = iter(self._store.get(name).stream(min_chunk_size=_CHUNK))
+    def _chunks(self, name: str, found: "GetResult") -> Iterator[memoryview]:
+        stream = iter(found.stream(min_chunk_size=_CHUNK))
         while True:
             with self._reading(name):
                 chunk = next(stream, None)
@@ -140,11 +157,19 @@ class Objects:
                 return
             yield memoryview(chunk)
 
-    def names(self, folder: str) -> list[str]:
-        """List all objects below a folder, by their names below the address."""
+    def sizes(self, folder: str) -> dict[str, int]:
+        """List all objects below a folder: their names below the address, and bytes.
+
+        Where one has a name that no file can have, nothing is listed, and `is_about_a_name` knows
+        what is raised. A "folder" that somebody made there is listed without its last `/`.
+        """
         with self._reading(folder):
             found = self._store.list(f"{folder}/" if folder else None)
-            return sorted(each["path"] for some in found for each in some)
+            return {each["path"]: each["size"] for some in found for each in some}
+
+    def names(self, folder: str) -> list[str]:
+        """List all objects below a folder, by their names; raises as `sizes` does."""
+        return sorted(self.sizes(folder))
 
     def folders(self, folder: str = "") -> list[str]:
         """List the folders in a folder, by their own names."""
@@ -279,11 +304,13 @@ def _lacks_conditions(error: Exception) -> bool:
     return isinstance(error, NotSupportedError) or code_of(error) == "NotImplemented"
 
 
-def code_of(error: Exception) -> str:
+def code_of(error: BaseException) -> str:
     """Say in a word or a few what an error is: by S3's code where it has one."""
     text = str(error)
     if found := re.search(r"<Code>(\w+)</Code>", text):
         return found[1]
+    if found := _NAMED.search(text):
+        return f"{found[1]!r} is {_BAD_NAME}"
     for sign, words in _SIGNS:
         if sign in text:
             return words
@@ -292,7 +319,25 @@ def code_of(error: Exception) -> str:
     return type(error).__name__
 
 
+def is_about_a_name(error: AuditError) -> bool:
+    """Whether a listing failed for the name of one object."""
+    return error.__cause__ is not None and _BAD_NAME in code_of(error.__cause__)
+
+
+def is_about_one(error: AuditError) -> bool:
+    """Whether an object could not be read for what it is itself: others may well be read."""
+    return error.__cause__ is not None and code_of(error.__cause__) in _OF_ONE
+
+
+#: What stands in the way of reading one object, and not its neighbour.
+_OF_ONE = ("InvalidObjectState", "AccessDenied")
+
 _NO_CREDENTIALS, _NO_CONNECTION = "no credentials were found", "no connection"
+
+_BAD_NAME = "a name that no file can have"
+
+#: How obstore tells a name with an empty step, `.`, `..` or a control character.
+_NAMED = re.compile(r'Path "(.*?)"(?:: Encountered| contained)', re.DOTALL)
 
 #: Words in the texts of obstore for what has no code of S3; an address of the link-local net is
 #: where a machine of AWS has its credentials, and is asked when there are none elsewhere.
@@ -326,11 +371,16 @@ _HINTS = {
         ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
         _REGION,
     ),
+    "NoSuchKey": "bring the object back, from a version or a copy",
+    "InvalidObjectState": "the object is archived: restore it from there",
+    "ValueError": "check the variables AWS_…, of which one cannot be understood",
 }
 
 
 def _hint(code: str) -> str:
     ahead = _HINTS.get(code, "check AWS_ENDPOINT_URL, AWS_REGION and the network")
+    if code.endswith(_BAD_NAME):
+        ahead = "remove the object of that name"
     return f"{ahead}; then start the same command again"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from pipeline.errors import InputMissing, InputUnusable, OutputsUnwritable
-from pipeline.mirror import bring_audit, bring_named
+from pipeline.mirror import bring_audit, bring_named, is_one_name, strangers
 from pipeline.objects import SCHEME, Objects
 
 #: Where runs are published: a folder of this machine, or objects in a store.
@@ -167,6 +167,8 @@ def read_run(path: Path) -> PublishedRun:
         raise InputMissing(f"there is no run in {path}", hint=_NAME_ONE) from error
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise InputUnusable(f"{manifest} cannot be read: {error}", hint=AS_IT_WAS) from error
+    if not is_one_name(read.run_id):
+        raise InputUnusable(f"{manifest} names no run: {read.run_id!r}", hint=AS_IT_WAS)
     return PublishedRun(path, read)
 
 
@@ -218,8 +220,7 @@ def find_folder(output_dir: Outputs, named: str, *, is_checked: bool = True) -> 
     """
     output_dir, named = _addressed(output_dir, named)
     if isinstance(output_dir, Objects):
-        is_name = "/" not in named and named not in {"", ".", ".."}
-        if not (is_name and bring_named(output_dir, named, is_checked=is_checked)):
+        if not (is_one_name(named) and bring_named(output_dir, named, is_checked=is_checked)):
             return _found(named, [Path(named)], output_dir)
         return _found(named, list(_places(output_dir.here, named)), output_dir)
     try:
@@ -229,16 +230,19 @@ def find_folder(output_dir: Outputs, named: str, *, is_checked: bool = True) -> 
     return _found(named, places, output_dir)
 
 
-def bring_to_verify(output_dir: Outputs, named: str) -> Path:
+def bring_to_verify(output_dir: Outputs, named: str) -> tuple[Path, list[str]]:
     """Find a run's folder as `find_folder` does, with whatever is in it, right or wrong.
 
     Of one in a store what vouches for it is brought too: manifests of its audit, and the pointer.
+    What is there and not of the run is not brought; its names come second.
     """
     output_dir, named = _addressed(output_dir, named)
     folder = find_folder(output_dir, named, is_checked=False)
     if isinstance(output_dir, Objects) and folder.is_relative_to(output_dir.here):
-        bring_audit(output_dir, folder.parent.parent.name)
-    return folder
+        audit = folder.parent.parent.name
+        bring_audit(output_dir, audit)
+        return folder, strangers(output_dir.within(audit), folder.name)
+    return folder, []
 
 
 def _addressed(output_dir: Outputs, named: str) -> tuple[Outputs, str]:
@@ -293,7 +297,7 @@ def local_of(output_dir: Outputs) -> Path:
 
 def _places(output_dir: Path, named: str) -> Iterator[Path]:
     """Where a run of that name may be: an audit's current run, a run of any audit, a folder."""
-    if "/" not in named and named not in {"", ".", ".."}:
+    if is_one_name(named):
         is_audit = (output_dir / named).is_dir()
         if is_audit and (current := read_current(output_dir / named)) is not None:
             yield output_dir / named / current.path

@@ -20,8 +20,17 @@ from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.errors import OutputsUnwritable
-from pipeline.mirror import POINTER, bring_heads, bring_run, put_run, remove_run
+from pipeline.errors import InputMissing, OutputsUnwritable
+from pipeline.mirror import (
+    MANIFEST,
+    POINTER,
+    bring_heads,
+    bring_run,
+    is_one_name,
+    put_run,
+    remove_run,
+    runs_there,
+)
 from pipeline.objects import Found, Objects
 from pipeline.published import Current, Outputs, PublishedRun, decode_current, read_run
 from pipeline.runs import ABANDONED_S, AuditFolder, encoded, follows, line_of, place_of, sync
@@ -71,14 +80,15 @@ class StoredFolder(AuditFolder):
         self._clean_work()
         self._clean_marks()
         current = self.current()
-        there = self._own.folders("runs")
+        there = runs_there(self._own)
+        whole = [run_id for run_id, is_run in there.items() if is_run]
         with writing(self.path):
             for path in self.runs.glob("*"):
                 if not self._mark(path.name).exists():
-                    _trim(path, there, current)
-        known = set(bring_heads(self._own, there, self.runs))
-        for run_id in there:
-            if run_id not in known and not self._mark(run_id).exists():
+                    _trim(path, whole, current)
+        bring_heads(self._own, whole, self.runs)
+        for run_id, is_run in there.items():
+            if not is_run and not self._mark(run_id).exists():
                 log.warning(
                     "%s has no manifest and is no run: it is being put up by another machine, "
                     "or that was broken off",
@@ -86,12 +96,28 @@ class StoredFolder(AuditFolder):
                 )
 
     def _clean_marks(self) -> None:
-        """Forget that a run is to be put up where it is not here, or nobody went on for a week."""
+        """Forget that a run is to be put up where it is not here, or nobody went on for a week.
+
+        Such a run is given up with its mark: it would be taken for one that is in the store.
+        """
         for mark in self.work.glob("upload-*"):
-            is_here = (self.runs / mark.name.removeprefix("upload-")).exists()
-            if not is_here or time.time() - mark.stat().st_mtime > ABANDONED_S:
+            run_id = mark.name.removeprefix("upload-")
+            is_here = (self.runs / run_id).exists()
+            is_old = time.time() - mark.stat().st_mtime > ABANDONED_S
+            if is_here and is_old:
+                self._give_up(run_id)
+            if is_old or not is_here:
                 with writing(mark):
                     mark.unlink()
+
+    def _give_up(self, run_id: str) -> None:
+        if not self._own.has(f"runs/{run_id}/{MANIFEST}"):
+            log.warning(
+                "%s was not put up for a week, and is given up: what it holds is removed from %s",
+                self.address_of(run_id),
+                self.runs,
+            )
+            super()._remove(self.runs / run_id)
 
     def note(self, **facts: Any) -> None:
         """Add a line to `attempts.jsonl` here, and to the object of this start."""
@@ -108,17 +134,24 @@ class StoredFolder(AuditFolder):
         if self._pointer is None:
             return None
         current = decode_current(self._pointer.data, f"{self._own}/{POINTER}")
-        if current.path != f"runs/{current.run_id}" or Path(current.run_id).name != current.run_id:
-            raise OutputsUnwritable(f"{self._own}/{POINTER} names no run: {current.path!r}")
+        if current.path != f"runs/{current.run_id}" or not is_one_name(current.run_id):
+            raise OutputsUnwritable(
+                f"{self._own}/{POINTER} names no run: {current.path!r}",
+                hint="restore it from a copy, or remove it and start again",
+            )
         bring_heads(self._own, [current.run_id], self.runs)
         return current
 
     def previous_to(self, night: date) -> PublishedRun | None:
-        """Give the run that one of `night` is compared with, with all its files."""
+        """Give the run that one of `night` is compared with, with all its files.
+
+        Raises `InputMissing` or `InputUnusable` where the store does not give that: it is no reason
+        to publish nothing.
+        """
         run = super().previous_to(night)
         if run is None or self._mark(run.run_id).exists():
             return run
-        bring_run(self._own, run.run_id, self.runs)
+        bring_run(Objects(self._own.address, InputMissing), run.run_id, self.runs)
         return read_run(run.path)
 
     # --- publishing ---
@@ -166,9 +199,9 @@ class StoredFolder(AuditFolder):
         super()._remove(path)
 
 
-def _trim(path: Path, there: list[str], current: Current | None) -> None:
+def _trim(path: Path, whole: list[str], current: Current | None) -> None:
     """Forget of a run what is not kept here: all of one that is gone, the tables of an old one."""
-    if path.name not in there:
+    if path.name not in whole:
         shutil.rmtree(path)
     elif current is None or path.name != current.run_id:
         for each in path.iterdir():

@@ -6,6 +6,7 @@ do at one of its requests is told by `AT`, and heard by the functions here that 
 
 import os
 import signal
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,8 +46,25 @@ class Store:
         self._ask("POST", "/moto-api/reset")
         self._ask("PUT", f"/{BUCKET}")
 
-    def _ask(self, method: str, path: str) -> None:
-        request = urllib.request.Request(self.url + path, method=method)  # noqa: S310 - loopback
+    def lay(self, name: str, data: bytes, storage: str = "STANDARD") -> None:
+        """Write an object, also one whose name or kind the client would refuse."""
+        path = urllib.parse.quote(f"/{BUCKET}/{PREFIX}/{name}")
+        self._ask("PUT", path, data, storage)
+
+    def archive(self, name: str) -> None:
+        """Let an object be there, and not be read before somebody restores it."""
+        self.lay(name, self.read(name), "GLACIER")
+
+    def _ask(self, method: str, path: str, data: bytes | None = None, storage: str = "") -> None:
+        headers = {
+            "Authorization": "AWS testing:unchecked",
+            "Content-Type": "application/octet-stream",
+        }
+        if storage:
+            headers["x-amz-storage-class"] = storage
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            self.url + path, data, headers, method=method
+        )
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - likewise
             assert answer.status in {200, 204}
 
@@ -132,6 +150,21 @@ def gone() -> None:
         objects.__dict__.pop("_store")
 
     _before_a_write(go_away)
+
+
+def without_a_manifest() -> None:
+    """The store takes all but manifests."""
+    from pipeline.errors import OutputsUnwritable
+    from pipeline.objects import Objects
+
+    plain = Objects.put
+
+    def put(objects: Objects, name: str, content: bytes | Path) -> None:
+        if name.endswith("/manifest.json"):
+            raise OutputsUnwritable(f"{name} cannot be written: AccessDenied")
+        plain(objects, name, content)
+
+    setattr(Objects, "put", put)  # noqa: B010 - which mypy would have no method replaced
 
 
 def overtaken() -> None:

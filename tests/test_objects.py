@@ -71,6 +71,11 @@ def test_an_endpoint_that_is_refused_is_not_repeated(address: str) -> None:
         ("kind: Timeout, source: TimedOut", "no answer in time"),
         ("status code: 418 I'm a teapot", "HTTP status 418"),
         ("something with a-secret", "ValueError"),
+        (
+            'Error parsing Path "a/../b": Encountered illegal character sequence ".."',
+            "'a/../b' is a name that no file can have",
+        ),
+        ('Path "a//b" contained empty path segment', "'a//b' is a name that no file can have"),
     ],
 )
 def test_trouble_in_a_word(text: str, word: str) -> None:

@@ -153,3 +153,23 @@ def test_a_current_run_that_is_gone_is_named(tmp_path: Path) -> None:
     run.rename(tmp_path / "elsewhere")
     with pytest.raises(InputMissing, match=f"'nightly' means .*{RUN_ID}, which is not there"):
         find_run(tmp_path, "nightly")
+
+
+@pytest.mark.parametrize("run_id", ["../../../x", "..", "a/b", ""])
+def test_a_run_whose_id_leads_elsewhere_is_none(tmp_path: Path, run_id: str) -> None:
+    facts: dict[str, object] = {
+        **dict.fromkeys(("audit_name", "base_url", "input_source", "input_sha256"), "x"),
+        **dict.fromkeys(("credential_id", "tool_version"), "x"),
+        **dict.fromkeys(("started_at", "finished_at"), "2026-11-24T03:00:00Z"),
+        "run_id": run_id,
+        "audit_date": "2026-11-24",
+        "parent_run_id": None,
+        "triple_count": 1,
+        "files": [],
+        "complete": True,
+        "exit_code": 0,
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(facts), "utf-8")
+
+    with pytest.raises(InputUnusable, match="names no run"):
+        read_run(tmp_path)

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -349,6 +350,156 @@ def test_a_lost_work_folder_is_no_loss(stored: Stored) -> None:
     assert ended.code == 3, ended.err
     assert "Newly open since" in ended.err
     assert stored.say("verify", "nightly").code == 0
+
+
+STRAYS = ("outcomes/", "", "../y", "a//b", "n" * 300, "manifest.json/x", "notes.txt")
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+@pytest.mark.parametrize("stray", STRAYS)
+def test_a_stray_object_stops_nobody(stored: Stored, stray: str, is_lost: bool) -> None:
+    """As with a stray file in a folder: `verify` alone has something to say."""
+    assert stored.run().code == EXPECTED
+    run_id = stored.pointer["run_id"]
+    stored.store.lay(f"nightly/runs/{run_id}/{stray}", b"" if stray in STRAYS[:2] else b"x")
+    if is_lost:
+        shutil.rmtree(stored.work)
+
+    found = stored.say("verify", run_id)
+    ended = stored.run("--fail-on", "new", set_up="tests.nights:tomorrow")
+
+    assert (ended.code, "Newly open since" in ended.err) == (3, True), ended.err
+    assert stored.check() != run_id
+    assert stored.say("explain", run_id, stored.night.scene.triples[1].checkpoint_id).code == 0
+    if stray in STRAYS[:2]:
+        assert found.code == 0, found.out
+    else:
+        said = r"('.* is a name that no file can have)? is not in the manifest"
+        assert found.code == 1, found.err
+        assert re.search(re.escape(stray) + said, found.out), found.out
+
+
+def test_a_run_before_that_cannot_be_read_is_noticed(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    run_id = stored.pointer["run_id"]
+    (name,) = [n for n in stored.store.names() if f"/{run_id}/outcomes/" in n]
+    stored.store.archive(name)
+    shutil.rmtree(stored.work)
+
+    ended = stored.run(set_up="tests.nights:tomorrow")
+
+    assert ended.code == EXPECTED, ended.err
+    assert stored.check() != run_id
+    assert f"{name} cannot be read: InvalidObjectState" in str(_summary(stored)["notices"])
+    read = stored.say("verify", run_id)
+    assert (read.code, "the object is archived" in read.err) == (66, True), read.err
+
+
+def test_a_manifest_that_cannot_be_read_is_left_out(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    run_id = stored.pointer["run_id"]
+    stored.store.archive(f"nightly/runs/{run_id}/manifest.json")
+    shutil.rmtree(stored.work)
+
+    ended = stored.run(set_up="tests.nights:tomorrow")
+
+    assert ended.code == EXPECTED, ended.err
+    assert stored.check() != run_id
+    assert f"{run_id} is left out" in ended.err
+    assert "is not known" in str(_summary(stored)["notices"])
+    assert f"{run_id} is left out" in stored.say("history", "nightly").err
+
+
+def _summary(stored: Stored) -> dict[str, Any]:
+    name = f"nightly/runs/{stored.pointer['run_id']}/summary.json"
+    read: dict[str, Any] = json.loads(stored.store.read(name))
+    return read
+
+
+def _age(folder: Path) -> None:
+    then = time.time() - 8 * 86_400
+    for path in folder.rglob("*"):
+        os.utime(path, (then, then))
+
+
+def test_a_run_that_was_not_put_up_for_a_week_is_given_up(stored: Stored) -> None:
+    """It is no run, to nobody: the next one is not compared with it."""
+    assert stored.run(set_up="tests.store:without_a_manifest").code == 73
+    (local,) = stored.work.glob("*/nightly/runs/*")
+    _age(stored.work)
+    stored.night.write(3)
+
+    ended = stored.run(set_up="tests.nights:tomorrow")
+
+    assert ended.code == 3, ended.err
+    assert f"{local.name} was not put up for a week, and is given up" in ended.err
+    assert not local.exists()
+    assert stored.left_over == []
+    assert _summary(stored)["shortfalls"] == []
+    assert stored.runs == [stored.check()]
+
+
+def test_what_is_put_up_but_for_its_mark_is_not_given_up(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    run_id = stored.check()
+    (work,) = stored.work.glob("*/nightly/.work")
+    (work / f"upload-{run_id}").touch()
+    _age(stored.work)
+
+    ended = stored.run("--fail-on", "new", set_up="tests.nights:tomorrow")
+
+    assert "Newly open since" in ended.err
+    assert "given up" not in ended.err
+    assert stored.left_over == []
+
+
+@pytest.mark.parametrize("has_stray", [False, True])
+def test_a_run_without_its_manifest_is_none_here_either(stored: Stored, has_stray: bool) -> None:
+    """As another machine leaves it, whose `--keep` dies after the first object."""
+    assert stored.run().code == EXPECTED
+    old = stored.check()
+    assert stored.run(set_up="tests.nights:tomorrow").code == EXPECTED
+    stored.store.client.delete(f"{PREFIX}/nightly/runs/{old}/manifest.json")
+    if has_stray:
+        stored.store.lay(f"nightly/runs/{old}/../y", b"x")
+
+    ended = stored.run(set_up="tests.nights:in_three_days")
+
+    assert ended.code == EXPECTED, ended.err
+    assert ended.err.count(f"{old} has no manifest and is no run") == 1
+    assert not list(stored.work.glob(f"*/nightly/runs/{old}"))
+    assert ("is a name that no file can have" in ended.err) == has_stray
+
+
+def test_a_pointer_that_leads_elsewhere_is_told_with_what_to_do(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    there = json.dumps({**stored.pointer, "run_id": "..", "path": "runs/.."})
+    stored.store.lay("nightly/current.json", there.encode())
+
+    ended, read = stored.run(), stored.say("explain", "nightly", "x")
+
+    assert (ended.code, read.code) == (73, 65)
+    assert "names no run: 'runs/..'; what to do: restore it from a copy" in ended.err
+    assert "names no run: runs/..; what to do: bring back a version before it" in read.err
+
+
+@pytest.mark.parametrize("listed", ["../../x", "n" * 300, "manifest.json/x", "policy.toml/x"])
+def test_a_manifest_that_lists_what_no_run_has(stored: Stored, listed: str) -> None:
+    assert stored.run().code == EXPECTED
+    name = f"nightly/runs/{stored.pointer['run_id']}/manifest.json"
+    manifest = json.loads(stored.store.read(name))
+    first, *others = manifest["files"]
+    more = [{**first, "path": path} for path in (listed, "policy.toml")]
+    bent = {**manifest, "files": [*others, *more]}
+    stored.store.lay(name, json.dumps(bent).encode())
+
+    read = stored.say("explain", "nightly", "x")
+    ended = stored.run(set_up="tests.nights:tomorrow")
+
+    assert (read.code, "which no run of ours has" in read.err) == (65, True), read.err
+    assert "CSV" not in read.err
+    assert ended.code == EXPECTED, ended.err
+    assert "which no run of ours has" in str(_summary(stored)["notices"])
 
 
 def test_every_start_has_an_object(stored: Stored) -> None:

@@ -58,7 +58,8 @@ def verify(
         signer=signer,
         output_dir=local_of(output_dir),
     )
-    found = verified(bring_to_verify(output_dir, run), trust)
+    folder, strangers = bring_to_verify(output_dir, run)
+    found = verified(folder, trust, strangers)
     code = ExitCode.COMPLETE if found.sound else ExitCode.OPEN
     if code or not quiet:
         print_result(_printed(found, output_format))

@@ -5,6 +5,7 @@ it? Somebody who forges an outcome and all digests fails the second; somebody wh
 outcomes and digests alike is found only by a digest or a signature that lies elsewhere.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -25,12 +26,12 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True):
     rederived: Answer
 
 
-def verify(folder: Path, trust: Trust | None = None) -> Verification:
-    """Verify the run in a folder.
+def verify(folder: Path, trust: Trust | None = None, strangers: Iterable[str] = ()) -> Verification:
+    """Verify the run in a folder; `strangers` are files that lie beside its own elsewhere.
 
     Raises `ConfigurationWrong` where a signer is asked for and no signature can be checked.
     """
-    intact = is_intact(folder, trust or Trust())
+    intact = is_intact(folder, trust or Trust(), strangers)
     rederived = _rederived(folder)
     return Verification(
         run_id=folder.name,

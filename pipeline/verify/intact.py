@@ -93,8 +93,8 @@ def _path_of(line: str) -> str:
     return line.partition("  ")[2]
 
 
-def is_intact(folder: Path, trust: Trust) -> Answer:
-    """Tell whether the run in `folder` is as it was published.
+def is_intact(folder: Path, trust: Trust, strangers: Iterable[str] = ()) -> Answer:
+    """Tell whether the run in `folder` is as it was published; `strangers` are files beside it.
 
     Raises `ConfigurationWrong` where a signer is asked for and no signature can be checked.
     """
@@ -103,19 +103,22 @@ def is_intact(folder: Path, trust: Trust) -> Answer:
         manifest = msgspec.json.decode(content, type=_Manifest)
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
         return answer_of((), [f"{MANIFEST} cannot be read: {error}"])
-    return _Intact(folder, manifest, sha256_of(folder / MANIFEST)).answer(trust)
+    found = _Intact(folder, manifest, sha256_of(folder / MANIFEST), strangers)
+    return found.answer(trust)
 
 
 class _Intact:
     """Looks at one run; gathers what it looked at and what is wrong."""
 
-    def __init__(self, folder: Path, manifest: _Manifest, digest: str) -> None:
+    def __init__(
+        self, folder: Path, manifest: _Manifest, digest: str, strangers: Iterable[str]
+    ) -> None:
         self._folder = folder
         self._audit = folder.parent.parent
         self._manifest = manifest
         self._digest = digest
         self._said: list[str] = []
-        self._problems: list[str] = []
+        self._problems = [f"{name} is not in the manifest" for name in strangers]
 
     def answer(self, trust: Trust) -> Answer:
         self._check_files()

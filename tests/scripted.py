@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.tables import LOADS, RUNS, TABLES, Table
 from pipeline.warehouse.dialects import DIALECTS
-from pipeline.warehouse.script import script
+from pipeline.warehouse.script import counts_of, script
 
 SCHEMA = "checkpoint_audit"
 Row = tuple[Any, ...]
@@ -46,7 +46,7 @@ class Warehouse(ABC):
         self.folder = folder
 
     def script(self, run: Path) -> str:
-        return script(DIALECTS[self.name], SCHEMA, str(run))
+        return script(DIALECTS[self.name], SCHEMA, str(run), counts_of(str(run)))
 
     def load(self, run: Path) -> None:
         """Run the script for a run; raises `Refused`."""

@@ -98,7 +98,7 @@ def loaded(tmp_path: Path) -> duckdb.DuckDBPyConnection:
     kept = sorted(path.parent for path in GOLDEN.glob("*/*/manifest.json"))
     connection = duckdb.connect()
     for run in [*kept, Recorder(tmp_path).publish(of_every_kind()).path]:
-        connection.execute(script(DIALECTS["duckdb"], SCHEMA, str(run)))
+        connection.execute(script(DIALECTS["duckdb"], SCHEMA, str(run), {}))
     return connection
 
 

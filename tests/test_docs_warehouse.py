@@ -98,7 +98,7 @@ def test_a_program_hands_the_run_and_its_script_on(name: str, run: Path, tmp_pat
 
     assert code == 0
     assert calls.read_text("utf-8").splitlines() == [one.format(**told) for one in CALLED[name]]
-    wanted = script(DIALECTS[dialect], SCHEMA, location.format(run=run.name))
+    wanted = script(DIALECTS[dialect], SCHEMA, location.format(run=run.name), {})
     assert Path(f"{calls}.sql").read_text("utf-8") == wanted
     assert not list(tmp_path.glob("tmp.*"))
 
@@ -165,7 +165,7 @@ def test_airflows_task_is_python_and_its_command_runs(run: Path, tmp_path: Path)
 
     assert made["task_id"] == "load"
     location = f"gs://example-audits/runs/{run.name}"
-    assert Path(f"{calls}.sql").read_text() == script(DIALECTS["bigquery"], SCHEMA, location)
+    assert Path(f"{calls}.sql").read_text() == script(DIALECTS["bigquery"], SCHEMA, location, {})
 
 
 def test_the_queries_find_what_they_are_for(tmp_path: Path, postgres: "servers.Postgres") -> None:

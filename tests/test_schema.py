@@ -15,14 +15,14 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.errors import ParseError
 
-from pipeline.errors import ConfigurationWrong
+from pipeline.errors import ConfigurationWrong, InputUnusable
 from pipeline.outcomes import Failure, FailureKind
 from pipeline.published import read_run
 from pipeline.tables import LOADS, RUNS, TABLES
 from pipeline.warehouse import load as loading
 from pipeline.warehouse.address import read_address
 from pipeline.warehouse.dialects import DIALECTS, Dialect, Place
-from pipeline.warehouse.script import checked_location, script, sections
+from pipeline.warehouse.script import checked_location, counts_of, script, sections
 from pipeline.warehouse.statements import checked_schema
 from tests.recorded import START, Answers, Recorder, document, good, of_every_kind, ref
 from tests.scripted import (
@@ -44,7 +44,7 @@ NAMES = tuple(DIALECTS)
 
 def statements(dialect: Dialect) -> list[str]:
     place = Place(SCHEMA, checked_location(dialect, ""))
-    return [one for _, found in sections(dialect, place) for one in found]
+    return [one for _, found in sections(dialect, place, {}) for one in found]
 
 
 # --- the text -----------------------------------------------------------------------------------
@@ -55,6 +55,7 @@ UNPARSED = {
         r"\\copy |LOCK TABLE ",
         "psql's own command, and a lock that sqlglot only hands on: both are run for real below",
     ),
+    "redshift": ("LOCK ", "a lock that sqlglot only hands on"),
     "bigquery": ("LOAD DATA OVERWRITE TEMP TABLE ", "sqlglot knows LOAD DATA without TEMP TABLE"),
 }
 
@@ -116,14 +117,25 @@ def test_between_begin_and_commit_are_only_inserts_and_deletes_runs_last(name: s
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not DIALECTS[name].is_transactional])
-def test_without_a_transaction_runs_are_the_last_statement(name: str) -> None:
-    assert statements(DIALECTS[name])[-1].startswith(f"INSERT INTO {SCHEMA}.loaded_runs ")
+def test_without_a_transaction_runs_come_last_and_are_looked_for(name: str) -> None:
+    *_, last, check = statements(DIALECTS[name])
+
+    assert last.startswith(f"INSERT INTO {SCHEMA}.loaded_runs ")
+    assert check.startswith("SELECT ")
+
+
+@pytest.mark.parametrize("name", ["postgres", "redshift"])
+def test_the_lock_comes_before_any_snapshot(name: str) -> None:
+    """Redshift makes one at the first query or DML of a transaction, and so does PostgreSQL."""
+    text = statements(DIALECTS[name])
+
+    assert text[text.index(DIALECTS[name].begin) + 1].startswith("LOCK ")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_head_says_what_to_replace_and_how_to_run_it(name: str) -> None:
     dialect = DIALECTS[name]
-    head, _, body = script(dialect, SCHEMA, "").partition("\n\n")
+    head, _, body = script(dialect, SCHEMA, "", {}).partition("\n\n")
 
     assert all(line.startswith("--") for line in head.splitlines())
     assert f"Replace {dialect.location} throughout" in head
@@ -151,11 +163,30 @@ def test_a_location_that_would_end_its_text_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("bigquery", "s3://b"), ("redshift", "/a"), ("snowflake", "outputs")]
+    ("name", "text"),
+    [
+        ("bigquery", "s3://b"),
+        ("redshift", "/a"),
+        ("snowflake", "outputs"),
+        ("snowflake", "s3://bucket/run"),
+    ],
 )
 def test_a_location_that_a_warehouse_cannot_load_from_is_refused(name: str, text: str) -> None:
     with pytest.raises(ConfigurationWrong, match="cannot load from"):
         checked_location(DIALECTS[name], text)
+
+
+@pytest.mark.parametrize("text", ["/", "//"])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_root_is_no_placeholder(name: str, text: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="is no run's folder"):
+        checked_location(DIALECTS[name], text)
+
+
+def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputUnusable, match=r"manifest\.json cannot be read"):
+        counts_of(str(tmp_path))
 
 
 # --- the command --------------------------------------------------------------------------------
@@ -174,7 +205,7 @@ def test_the_command_prints_the_script() -> None:
     done = command("--dialect", "snowflake", "--schema", "audits", "--location", "@nightly/a run/")
 
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == script(DIALECTS["snowflake"], "audits", "@nightly/a run")
+    assert done.stdout == script(DIALECTS["snowflake"], "audits", "@nightly/a run", {})
     assert "FROM '@nightly/a run/parts/'" in done.stdout
 
 
@@ -336,20 +367,46 @@ def test_files_that_are_no_whole_run_change_nothing(warehouse: Warehouse, runs: 
     (empty,) = (old / "parts").rglob("*.parquet")
     (lost,) = (new / "parts").rglob("*.parquet")
     was = published(old)
-    lost.write_bytes(_without_rows(empty))
+    lost.write_bytes(_cut(empty, 0))
     with pytest.raises(Refused, match=r"whole|zero"):
         warehouse.load(new)
 
     assert warehouse.rows() == was
 
 
-def _without_rows(path: Path) -> bytes:
+@pytest.mark.parametrize("has_manifest", [True, False])
+def test_findings_that_were_lost_are_noticed(
+    has_manifest: bool, warehouse: Warehouse, runs: Runs
+) -> None:
+    """Without a manifest only where a FAIL is left without one."""
+    old, new = runs.publish(odd()), runs.publish(of_every_kind())
+    warehouse.load(old)
+    was = published(old)
+    (cut,) = (new / "findings").rglob("*.parquet")
+    cut.write_bytes(_cut(cut, 1))
+    if not has_manifest:
+        (new / "manifest.json").unlink()
+    with pytest.raises(Refused, match=r"whole|zero"):
+        warehouse.load(new)
+
+    assert warehouse.rows() == was
+
+
+def test_a_whole_run_without_its_manifest_is_loaded(warehouse: Warehouse, runs: Runs) -> None:
+    run = runs.publish({**of_every_kind(), **odd()})
+    (run / "manifest.json").unlink()
+    warehouse.load(run)
+
+    assert warehouse.rows() == published(run)
+
+
+def _cut(path: Path, rows: int) -> bytes:
     from io import BytesIO
 
     import pyarrow.parquet as pq
 
     file = BytesIO()
-    pq.write_table(pq.read_table(path).slice(0, 0), file)
+    pq.write_table(pq.read_table(path).slice(0, rows), file)
     return file.getvalue()
 
 
@@ -391,16 +448,22 @@ def test_the_command_load_and_the_script_take_one_anothers_tables(
     }
 
 
+@pytest.mark.parametrize("level", ["read committed", "repeatable read"])
 def test_postgres_keeps_two_loads_apart(
-    tmp_path: Path, runs: Runs, postgres: "servers.Postgres"
+    level: str, tmp_path: Path, runs: Runs, postgres: "servers.Postgres"
 ) -> None:
-    """Both delete what is there and insert: without a lock the slice would be there twice."""
+    """Both delete what is there and insert: without a lock the slice would be there twice.
+
+    LOCK makes no snapshot, so the one that waits sees what the other has committed.
+    """
     run = runs.publish(of_every_kind())
     url = postgres.new_database()
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
     first, second = (Postgres(folder, url) for folder in folders)
+    database = url.rpartition("/")[2]
+    first.values(f"ALTER DATABASE {database} SET default_transaction_isolation = '{level}'")
     first.load(run)
     with ThreadPoolExecutor() as pool:
         for load in [pool.submit(each.load, run) for each in (first, second)]:
@@ -456,7 +519,7 @@ def test_what_a_load_left_that_died_is_removed_by_the_next_of_its_audit(
         runs.publish(odd()),
         runs.publish(without_findings(), "adhoc"),
     )
-    clickhouse.execute(clickhouse.script(died).rpartition("INSERT INTO")[0])
+    clickhouse.execute(clickhouse.script(died).partition(f"INSERT INTO {SCHEMA}.loaded_runs ")[0])
 
     assert _all_runs(clickhouse) == {died.name}
     assert run_ids(clickhouse.rows()) == set()
@@ -467,6 +530,39 @@ def test_what_a_load_left_that_died_is_removed_by_the_next_of_its_audit(
     shown = died if is_same else next_
     assert clickhouse.rows() == published(adhoc, shown)
     assert _all_runs(clickhouse) == {shown.name, adhoc.name}
+
+
+@pytest.mark.parametrize("table", [table.name for table in TABLES if table is not RUNS])
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_statement_that_a_client_lost_or_repeated_shows_nothing(
+    times: int, table: str, clickhouse: ClickHouse, runs: Runs
+) -> None:
+    """As of a client that goes on behind an error, or asks twice; the next load mends it."""
+    old, new = runs.publish(odd()), runs.publish({**odd(), **of_every_kind()})
+    clickhouse.load(old)
+    text = clickhouse.script(new)
+    (insert,) = re.findall(rf"(?ms)^INSERT INTO \S+\.loaded_{table} .*?;\n", text)
+    with pytest.raises(Refused, match="not there as a whole"):
+        clickhouse.execute(text.replace(insert, insert * times))
+
+    assert clickhouse.rows() == published(old)
+    clickhouse.load(new)
+    assert clickhouse.rows() == published(new)
+    assert [row["run_id"] for row in clickhouse.loads()] == [old.name, new.name]
+
+
+def test_files_that_are_not_whole_are_not_shown_by_a_client_that_goes_on(
+    clickhouse: ClickHouse, runs: Runs
+) -> None:
+    run = runs.publish(of_every_kind())
+    (cut,) = (run / "parts").rglob("*.parquet")
+    cut.write_bytes(_cut(cut, 1))
+    statements_ = clickhouse.script(run).split(";\n")
+    (check,) = [one for one in statements_ if "the files are not one whole run" in one]
+    with pytest.raises(Refused, match="not there as a whole"):
+        clickhouse.execute(";\n".join(one for one in statements_ if one != check))
+
+    assert run_ids(clickhouse.rows()) == set()
 
 
 def _all_runs(clickhouse: ClickHouse) -> set[str]:

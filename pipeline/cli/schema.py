@@ -47,7 +47,7 @@ def schema(
     from pipeline.discover import writing
     from pipeline.warehouse.dbt import sources
     from pipeline.warehouse.dialects import DIALECTS
-    from pipeline.warehouse.script import script
+    from pipeline.warehouse.script import counts_of, script
     from pipeline.warehouse.statements import checked_schema
 
     set_up_talk(log_format, quiet=quiet)
@@ -56,5 +56,10 @@ def schema(
     if dbt and location:
         raise typer.BadParameter("--location goes with --dialect")
     where = checked_schema(schema_name)
+    text = (
+        sources(where)
+        if dialect is None
+        else script(DIALECTS[dialect], where, location, counts_of(location))
+    )
     with writing(None) as write:
-        write(sources(where) if dialect is None else script(DIALECTS[dialect], where, location))
+        write(text)

@@ -6,16 +6,19 @@ The commands are those that the warehouses' own documentation gives, read in Nov
 - PostgreSQL has no reader of Parquet: DuckDB makes CSV files, which psql's `\copy` sends. A null
   is `\N` without quotes there, and an empty text has quotes ("COPY", CSV Format).
 - Snowflake: `COPY INTO` with `USE_LOGICAL_TYPE` (without it times are numbers) and
-  `MATCH_BY_COLUMN_NAME`; times that Parquet has in UTC go into TIMESTAMP_LTZ. DDL commits what is
+  `MATCH_BY_COLUMN_NAME`; times that Parquet has in UTC go into TIMESTAMP_LTZ. An address in its
+  FROM wants an integration or credentials beside it, which a stage holds. DDL commits what is
   under way ("Transactions"), so there is none between BEGIN and COMMIT.
 - BigQuery: `LOAD DATA OVERWRITE TEMP TABLE` ("Load statements"); between BEGIN and COMMIT only
   queries, DML and DDL on temporary tables ("Multi-statement transactions"). A script that fails in
-  a transaction is rolled back.
+  a transaction is rolled back. Transactions conflict where they update or delete rows of one table.
 - Redshift: `COPY … FORMAT AS PARQUET` loads by position and wants as many columns as the file has
   ("COPY from columnar data formats"). It reads through Spectrum, which has no TIMESTAMPTZ: times
-  are TIMESTAMP, in UTC.
+  are TIMESTAMP, in UTC. Isolation is SNAPSHOT by default, and the snapshot is made by the first
+  query, DML or DDL ("Isolation levels"), so the lock comes before them.
 - Databricks: `COPY INTO`, which skips files that it has loaded, hence 'force';
   'recursiveFileLookup' keeps it from taking `dt=` for a column. A transaction covers one table.
+  A SQL task of the type File may hold several statements ("SQL task for jobs").
 - ClickHouse: `file()` and `s3()`; a replicated table drops a block that equals an earlier one, also
   where that was deleted since ("Deduplicating inserts on retries"), hence `insert_deduplicate = 0`.
 """
@@ -49,8 +52,9 @@ class Dialect:
 
     `types` are its types by ours. `how` says how to run a script, `location` stands for the run's
     folder until it is named, and a location that is named begins with one of `begins` if there are
-    any. `stage` gives the statements that make and fill a table's stage, `staged` what to select
-    from then. `refuse` is a statement that fails unless its `{whole}` holds. `now` is the time.
+    any, `instead` says what to do about another. `stage` gives the statements that make and fill a
+    table's stage, `staged` what to select from then. `refuse` is a statement that fails unless its
+    `{whole}` holds, and says `{why}` where it can. `now` is the time.
 
     With transactions, `begin` and `commit` bound one, and `lock` keeps two loads apart where the
     transaction alone does not. Without, runs are appended: `null` is said of a column that may be
@@ -67,6 +71,7 @@ class Dialect:
     staged: Callable[[Table, Place], str]
     refuse: str
     begins: tuple[str, ...] = ()
+    instead: str = ""
     now: str = "CURRENT_TIMESTAMP"
     create_schema: str = "CREATE SCHEMA IF NOT EXISTS {schema}"
     begin: str = ""
@@ -96,7 +101,6 @@ def _in_schema(table: Table, place: Place) -> str:
 
 
 _DIVIDE = "SELECT 1 / CASE WHEN\n{whole}\nTHEN 1 ELSE 0 END AS the_run_is_whole"
-_NOT_WHOLE = "the files are not one whole run"
 
 
 # --- DuckDB -------------------------------------------------------------------------------------
@@ -139,7 +143,7 @@ Run it with DuckDB's command line, which has to stop at the first error (-bail):
     location="RUN-FOLDER",
     stage=_stage_duckdb,
     staged=_temporary,
-    refuse=f"SELECT CASE WHEN\n{{whole}}\nTHEN TRUE ELSE error('{_NOT_WHOLE}') END AS is_whole",
+    refuse="SELECT CASE WHEN\n{whole}\nTHEN TRUE ELSE error('{why}') END AS is_whole",
     begin="BEGIN TRANSACTION",
 )
 
@@ -233,15 +237,17 @@ SNOWFLAKE = Dialect(
     how="""\
 Run it with SnowSQL, in the database that the schema is to be in, and let it stop at the first
 error: a statement that fails ends no transaction here, the end of the session does. Let one load
-of an audit end before the next begins.
+end before the next begins: two that overlap can both insert a new slice.
 
   snowsql --option exit_on_error=true --dbname MY_DATABASE --filename load.sql
 
-{location} is a stage with the run's folder in it (CREATE STAGE … URL = 's3://…'), or an address of
-a bucket that an integration covers. A run on a local disk is first put there, folder by folder:
+{location} is a stage with the run's folder in it. One for a bucket is made once:
+CREATE STAGE … URL = 's3://…' STORAGE_INTEGRATION = …
+Into a stage of Snowflake's own a run on a local disk is put folder by folder:
 PUT file://…/parts/dt=2026-11-20/*.parquet @STAGE/RUN-FOLDER/parts/ AUTO_COMPRESS = FALSE""",
     location="@STAGE/RUN-FOLDER",
-    begins=("@", "s3://", "s3gov://", "gcs://", "azure://"),
+    begins=("@",),
+    instead=": for a bucket make a stage (CREATE STAGE … URL = 's3://…' STORAGE_INTEGRATION = …)",
     stage=_stage_snowflake,
     staged=_in_schema,
     refuse=_DIVIDE,
@@ -284,12 +290,15 @@ that the bucket is in:
 
   bq query --nouse_legacy_sql --location=EU <load.sql
 
+Let one load end before the next begins: transactions that change rows of one table cancel one
+another, but two that overlap can both insert a new slice.
+
 {location} is the run's folder in Cloud Storage (gcloud storage cp --recursive).""",
     location="gs://BUCKET/RUN-FOLDER",
     begins=("gs://",),
     stage=_stage_bigquery,
     staged=_temporary,
-    refuse=f"SELECT IF(\n{{whole}}\n, TRUE, ERROR('{_NOT_WHOLE}')) AS the_run_is_whole",
+    refuse="SELECT IF(\n{whole}\n, TRUE, ERROR('{why}')) AS the_run_is_whole",
     begin="BEGIN TRANSACTION",
     commit="COMMIT TRANSACTION",
 )
@@ -315,7 +324,8 @@ REDSHIFT = Dialect(
         "timestamp": "TIMESTAMP",
     },
     how="""\
-Run it with psql, in a session of its own:
+Run it with psql, in a session of its own. A load waits for one that is under way; so do queries on
+the table loads, which is locked meanwhile.
 
   psql --no-psqlrc --set ON_ERROR_STOP=1 --dbname "$DATABASE" --file load.sql
 
@@ -329,6 +339,7 @@ position: do not change the tables' columns. Times have no zone here; they are U
     refuse=_DIVIDE,
     now="GETDATE()",
     begin="BEGIN",
+    lock="LOCK {schema}.loads",
 )
 
 
@@ -365,16 +376,16 @@ DATABRICKS = Dialect(
     title="Databricks",
     types=_DATABRICKS_TYPES,
     how="""\
-Run it in a SQL warehouse, with the Databricks SQL CLI or as a SQL task of a job:
-
-  dbsqlcli -e load.sql
+Run load.sql in a SQL warehouse, as a SQL task of a job (type File), which takes several statements;
+give the job one concurrent run at most. A client that goes on behind an error, or repeats a
+statement, shows nothing that is not whole: the last statement fails then. Run the script again.
 
 {location} is the run's folder in a volume (/Volumes/…) or an external location (s3://…, abfss://…).
 The staged_… tables belong to this script: one load at a time.""",
     location="/Volumes/CATALOG/SCHEMA/VOLUME/RUN-FOLDER",
     stage=_stage_databricks,
     staged=_in_schema,
-    refuse=f"SELECT CASE WHEN\n{{whole}}\nTHEN TRUE ELSE raise_error('{_NOT_WHOLE}') END",
+    refuse="SELECT CASE WHEN\n{whole}\nTHEN TRUE ELSE raise_error('{why}') END",
 )
 
 
@@ -412,7 +423,7 @@ may read. ClickHouse promises to hold times from 1900 to 2299 only.""",
     location="RUN-FOLDER",
     stage=_stage_nothing,
     staged=_from_files,
-    refuse=f"SELECT throwIf(NOT (\n{{whole}}\n), '{_NOT_WHOLE}')",
+    refuse="SELECT throwIf(NOT (\n{whole}\n), '{why}')",
     now="now64(6, 'UTC')",
     create_schema="CREATE DATABASE IF NOT EXISTS {schema}",
     null=" NULL",

@@ -101,19 +101,36 @@ def _insert(table: Table, schema: str, staged: Named) -> str:
 # --- what is staged -----------------------------------------------------------------------------
 
 
-def is_whole(staged: Named) -> str:
+#: How many rows each table of a run has, by its name; empty where nobody has said it.
+Counts = Mapping[str, int]
+
+#: A checkpoint's key, as one text; the same in every dialect.
+_KEY = "group_id || '/' || cluster_name || '/' || checkpoint_id"
+
+
+def is_whole(staged: Named, counts: Counts) -> str:
     """Give a condition: what is staged is one run, with all the rows that its counts tell of.
 
     A place that is empty, or another than was meant, is no error to several warehouses, and would
-    replace a slice with nothing.
+    replace a slice with nothing. `counts` are what the run's manifest says. Without them the tables
+    are counted against one another; no column counts findings, but each FAIL has one at least.
     """
+    told = [
+        f"  AND (SELECT COUNT(*) FROM {staged(table)}) = {counts[table.name]}"
+        for table in LOADED
+        if table.name in counts
+    ]
+    return "\n".join([_agreement(staged), *told])
+
+
+def _agreement(staged: Named) -> str:
     runs = staged(RUNS)
     triples = f"(SELECT MAX(triple_count) FROM {runs})"
-    checkpoints, findings = staged(CHECKPOINTS), staged(FINDINGS)
+    checkpoints, outcomes, findings = staged(CHECKPOINTS), staged(OUTCOMES), staged(FINDINGS)
     return "\n".join(
         (
             f"  (SELECT COUNT(*) FROM {runs}) = 1",
-            f"  AND (SELECT COUNT(*) FROM {staged(OUTCOMES)}) = {triples}",
+            f"  AND (SELECT COUNT(*) FROM {outcomes}) = {triples}",
             (
                 f"  AND (SELECT COUNT(*) FROM {checkpoints})"
                 f" = (SELECT MAX(pass_count + fail_count) FROM {runs})"
@@ -124,8 +141,10 @@ def is_whole(staged: Named) -> str:
             ),
             f"  AND (SELECT COALESCE(SUM(triple_count), 0) FROM {staged(CLUSTERS)}) = {triples}",
             (
-                f"  AND ((SELECT MAX(fail_count) FROM {runs}) = 0"
-                f" OR (SELECT COUNT(*) FROM {findings}) > 0)"
+                f"  AND (SELECT COUNT(*) FROM {outcomes}\n"
+                f"    WHERE verdict = 'FAIL' AND {_KEY} IN (\n"
+                f"      SELECT {_KEY} FROM {findings} WHERE checkpoint_id IS NOT NULL\n"
+                f"    )) = (SELECT MAX(fail_count) FROM {runs})"
             ),
         )
     )
@@ -158,7 +177,8 @@ def appended(table: Table) -> str:
 def create_views(schema: str) -> list[str]:
     """Create the views under the tables' own names: of each slice the run that began last.
 
-    Only what is in `loaded_runs` is shown, which is written last: of a load that died, nothing.
+    Only what is in `loaded_runs` is shown, which is written last, and only if everything else is
+    there once: of a load that died, nothing.
     """
     others = [
         f"CREATE OR REPLACE VIEW {schema}.{table.name} AS\n"
@@ -198,10 +218,40 @@ def remove_dead(schema: str, staged: Named) -> list[str]:
     ]
 
 
-def append(table: Table, schema: str, staged: Named, *, settings: str = "") -> str:
+def is_appended(schema: str, staged: Named) -> str:
+    """Give a condition: each table but `loaded_runs` has the staged run's rows, and none twice.
+
+    A client may go on behind a statement that failed, or repeat one that had not.
+    """
+    others = [table for table in LOADED if table is not RUNS]
+    wanted = [
+        *((appended(table), f"(SELECT COUNT(*) FROM {staged(table)})") for table in others),
+        (LOADS.name, "1"),
+    ]
+    return "".join(
+        f"\n  AND {_count_of_run(schema, name, staged)} = {count}" for name, count in wanted
+    )
+
+
+def is_shown(schema: str, staged: Named) -> str:
+    """Give a condition: the staged run is in `loaded_runs`."""
+    return f"  {_count_of_run(schema, appended(RUNS), staged)} > 0"
+
+
+def _count_of_run(schema: str, name: str, staged: Named) -> str:
+    return (
+        f"(SELECT COUNT(*) FROM {schema}.{name}"
+        f" WHERE run_id IN (SELECT run_id FROM {staged(RUNS)}))"
+    )
+
+
+def append(
+    table: Table, schema: str, staged: Named, *, settings: str = "", condition: str = ""
+) -> str:
     """Append a run's rows to one table, unless the run is there already."""
     columns = ", ".join(table.names)
     return (
         f"INSERT INTO {schema}.{appended(table)} ({columns}){settings}\n"
         f"SELECT {columns}\nFROM {staged(table)}\nWHERE {not_loaded(schema, 'run_id')}"
+        f"{condition}"
     )

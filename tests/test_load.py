@@ -275,12 +275,9 @@ def test_a_foreign_key_onto_the_tables(deferred: bool, postgres_url: str, tmp_pa
     url, made = postgres_url, Made(tmp_path, SIZES)
     load(made, url)
     how = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
-    query(
-        url,
-        "ALTER TABLE checkpoint_audit.runs ADD UNIQUE (run_id);"
-        f"CREATE TABLE mine (run_id TEXT REFERENCES checkpoint_audit.runs (run_id) {how});"
-        "INSERT INTO mine SELECT run_id FROM checkpoint_audit.runs",
-    )
+    query(url, "ALTER TABLE checkpoint_audit.runs ADD UNIQUE (run_id)")
+    query(url, f"CREATE TABLE mine (run_id TEXT REFERENCES checkpoint_audit.runs (run_id) {how})")
+    query(url, "INSERT INTO mine SELECT run_id FROM checkpoint_audit.runs")
     if deferred:
         load(made, url)
     else:

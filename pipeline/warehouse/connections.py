@@ -194,7 +194,8 @@ def _postgres(address: Address) -> Iterator[Connection]:
             hint="write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %XX for what is "
             "special in a user name or password",
         ) from None
-    told["client_encoding"] = "UTF8"  # which dlt's files are in; else it is the database's own
+    # Whatever the environment says: what does not fit into the database is for the server to say.
+    told["client_encoding"] = "UTF8"
     ours = {"connect_timeout": _CONNECT_S, "application_name": "checkpoint-audit"}
     try:
         connection = psycopg2.connect(make_dsn(**{**ours, **told}))

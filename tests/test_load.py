@@ -174,7 +174,7 @@ def test_every_number_and_time_arrives_as_it_is(url: str, tmp_path: Path) -> Non
     times = [
         datetime(2026, 11, 20, 3, 0, 0, 123456, UTC),
         datetime(1970, 1, 1, tzinfo=UTC),
-        datetime(2199, 12, 31, 23, 59, 59, 999999, UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999000, UTC),
     ]
     parts = [
         {"token_increment": number, "part_index": index, "token_at": at, "token_discovered": seen}
@@ -183,6 +183,7 @@ def test_every_number_and_time_arrives_as_it_is(url: str, tmp_path: Path) -> Non
             (2**63 - 1, 0, times[1], False),
             (-(2**63), -(2**31), times[2], None),
             (None, 1, None, None),
+            (0, 1, datetime(2300, 1, 1, 0, 0, 0, 123457, UTC), None),
         ]
     ]
     spreads = [0.1, 1 / 3, 1e300, 5e-324, -0.0, None]
@@ -192,6 +193,40 @@ def test_every_number_and_time_arrives_as_it_is(url: str, tmp_path: Path) -> Non
     load(made, url)
 
     assert held(url) == wanted(made)
+
+
+@pytest.mark.parametrize("year", [1, 1969, 2300, 9999])
+def test_the_last_and_the_first_time_of_a_table(year: int, url: str, tmp_path: Path) -> None:
+    """They are what is compared; as seconds in binary fractions they differ from 2242 on."""
+    at = datetime(year, 12, 31, 23, 59, 59, 123457, UTC)
+    made = Made(tmp_path, {"parts": [{"token_at": at}]})
+
+    load(made, url)
+
+    assert held(url) == wanted(made)
+
+
+def test_the_character_nul(url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Atlas's own words may hold one. PostgreSQL takes none: another takes its place there."""
+    texts = ["a\0b\0", "\0", "", "c", None]
+    parts = [{"replica_set_name": text, "type_name": "\0", "shard_name": text} for text in texts]
+    made = Made(tmp_path, {"parts": parts})
+
+    load(made, url)
+
+    if url.startswith("duckdb"):
+        assert held(url) == wanted(made)
+        assert not caplog.records
+        return
+    without = [
+        {name: text and text.replace("\0", "\ufffd") for name, text in row.items()} for row in parts
+    ]
+    assert held(url) == wanted(Made(tmp_path / "without", {"parts": without}))
+    assert {record.getMessage() for record in caplog.records} == {
+        f"parts.{name}: the character NUL, which the warehouse does not take, is U+FFFD there in "
+        f"{count} of the values"
+        for name, count in {"replica_set_name": 2, "shard_name": 2, "type_name": 5}.items()
+    }
 
 
 def test_many_rows_go_in_several_batches(url: str, tmp_path: Path) -> None:
@@ -232,6 +267,25 @@ def test_views_on_the_tables_survive(url: str, tmp_path: Path) -> None:
 
     assert query(url, "SELECT DISTINCT run_id FROM checkpoint_audit.mine") == [(later.run_id,)]
     assert query(url, "SELECT a FROM checkpoint_audit.notes") == [(1,)]
+
+
+@pytest.mark.parametrize("deferred", [True, False])
+def test_a_foreign_key_onto_the_tables(deferred: bool, postgres_url: str, tmp_path: Path) -> None:
+    """As the guide says: rows are deleted before they are inserted anew."""
+    url, made = postgres_url, Made(tmp_path, SIZES)
+    load(made, url)
+    how = "DEFERRABLE INITIALLY DEFERRED" if deferred else ""
+    query(url, "ALTER TABLE checkpoint_audit.runs ADD UNIQUE (run_id)")
+    query(url, f"CREATE TABLE mine (run_id TEXT REFERENCES checkpoint_audit.runs (run_id) {how})")
+    query(url, "INSERT INTO mine SELECT run_id FROM checkpoint_audit.runs")
+    if deferred:
+        load(made, url)
+    else:
+        with pytest.raises(LoadRefused, match="violates foreign key constraint"):
+            load(made, url)
+
+    assert held(url) == wanted(made)
+    assert query(url, "SELECT run_id FROM mine") == [(made.run_id,)]
 
 
 # --- refusals -----------------------------------------------------------------------------------
@@ -414,6 +468,94 @@ def test_a_statement_that_is_refused_in_the_middle_by_duckdb(
     assert schemas(url) == {"checkpoint_audit"}
 
 
+KEEPING_BACK = {
+    "a trigger": "CREATE FUNCTION checkpoint_audit.no() RETURNS trigger LANGUAGE plpgsql AS "
+    "$$ BEGIN IF NEW.part_index = 3 THEN RETURN NULL; END IF; RETURN NEW; END $$;"
+    "CREATE TRIGGER no BEFORE INSERT ON checkpoint_audit.parts FOR EACH ROW "
+    "EXECUTE FUNCTION checkpoint_audit.no()",
+    "a trigger that changes": "CREATE FUNCTION checkpoint_audit.no() RETURNS trigger "
+    "LANGUAGE plpgsql AS $$ BEGIN NEW.shard_name = ''; RETURN NEW; END $$;"
+    "CREATE TRIGGER no BEFORE INSERT ON checkpoint_audit.parts FOR EACH ROW "
+    "EXECUTE FUNCTION checkpoint_audit.no()",
+    "a rule": "CREATE RULE no AS ON INSERT TO checkpoint_audit.parts DO INSTEAD NOTHING",
+    "row level security": "ALTER TABLE checkpoint_audit.parts ENABLE ROW LEVEL SECURITY;"
+    "ALTER TABLE checkpoint_audit.parts FORCE ROW LEVEL SECURITY;"
+    "CREATE POLICY mine ON checkpoint_audit.parts USING (part_index <> 3) WITH CHECK (TRUE)",
+}
+
+
+@pytest.mark.parametrize("what", KEEPING_BACK)
+def test_rows_that_are_kept_back_in_the_swap(what: str, postgres_url: str, tmp_path: Path) -> None:
+    """Without an error of PostgreSQL's."""
+    url, loaded = postgres_url, Made(tmp_path, SIZES)
+    load(loaded, url)
+    query(url, KEEPING_BACK[what])
+    before = held(url)
+    later = Made(tmp_path, SIZES, started_at=NIGHT + HOUR)
+
+    with pytest.raises(LoadRefused, match=r"parts arrived: .* checkpoint_audit\.parts"):
+        load(later, url)
+
+    assert held(url) == before
+    assert len(loads(url)) == 1
+
+
+def test_a_role_with_few_digits(postgres: Postgres, tmp_path: Path) -> None:
+    """Those of its numbers: sums would not be those of the files."""
+    url = postgres.new_database()
+    query(url, f"ALTER DATABASE {url.rpartition('/')[2]} SET extra_float_digits = -15")
+    made = Made(tmp_path, {"checkpoints": [{"token_spread_s": 1 / 3}]})
+
+    load(made, url)
+
+    query(url, f"ALTER DATABASE {url.rpartition('/')[2]} RESET extra_float_digits")
+    assert held(url) == wanted(made)
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+def test_a_database_that_cannot_hold_every_text(
+    encoding: str, postgres: Postgres, tmp_path: Path
+) -> None:
+    name = f"test_{encoding.lower()}"
+    postgres.execute(
+        f"CREATE DATABASE {name} OWNER loader ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    )
+    url = postgres.url(name)
+    held_by_any = Made(tmp_path, {"parts": [{"shard_name": "plain"}]})
+    load(held_by_any, url)
+    later = Made(tmp_path, {"parts": [{"shard_name": "\N{EURO SIGN}"}]}, started_at=NIGHT + HOUR)
+
+    with pytest.raises(LoadRefused) as refused:
+        load(later, url)
+
+    assert f"in {encoding}, which cannot hold every text" in refused.value.hint
+    assert "load into a database in UTF8" in refused.value.hint
+    assert held(url) == wanted(held_by_any)
+
+
+def test_a_latin_database_holds_what_it_can(postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute(
+        "CREATE DATABASE test_latin OWNER loader ENCODING LATIN1 LOCALE 'C' TEMPLATE template0"
+    )
+    url, made = postgres.url("test_latin"), Made(tmp_path, {"parts": [{"shard_name": "é"}]})
+
+    load(made, url)
+
+    assert held(url) == wanted(made)
+
+
+def test_a_column_of_whole_seconds(postgres_url: str, tmp_path: Path) -> None:
+    """Its type is called the same."""
+    made = Made(tmp_path, SIZES)
+    load(made, postgres_url)
+    query(postgres_url, "ALTER TABLE checkpoint_audit.parts ALTER token_at TYPE timestamptz(0)")
+
+    with pytest.raises(
+        LoadRefused, match=r"token_at \(timestamp with time zone, 0 digits of a sec"
+    ):
+        load(made, postgres_url)
+
+
 def test_a_role_that_may_not_write(postgres: Postgres, tmp_path: Path) -> None:
     url = postgres.new_database()
     query(url, "CREATE SCHEMA checkpoint_audit")
@@ -433,6 +575,22 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
 def test_a_file_in_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(LoadRefused, match=r"nowhere/w.duckdb refused: .*No such file"):
         load(Made(tmp_path, SIZES), f"duckdb://{tmp_path}/nowhere/w.duckdb")
+
+
+def test_a_file_that_was_made_for_nothing(tmp_path: Path) -> None:
+    """It goes again; one that was there, or holds something, stays."""
+    url, made = f"duckdb://{tmp_path}/w.duckdb", Made(tmp_path, SIZES, base_url=LOOPBACK)
+    with pytest.raises(LoadRefused, match="a loopback address"):
+        load(made, url)
+    assert not (tmp_path / "w.duckdb").exists()
+
+    query(url, "SELECT 1")
+    with pytest.raises(LoadRefused, match="a loopback address"):
+        load(made, url)
+    assert (tmp_path / "w.duckdb").exists()
+
+
+LOOPBACK = "http://127.0.0.1:8000"
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_the_password_is_nowhere(postgres: Postgres, tmp_path: Path) -> None:
     ]
 
     codes = [ended.returncode for ended in ends]
-    assert codes == [-signal.SIGKILL, 74, 70, 0, 74, 74, 74, 78, 78, 78]
+    assert codes == [-signal.SIGKILL, 74, 70, 0, 74, 74, 78, 78, 78, 78]
     assert "Traceback" in ends[2].stderr
     for ended in ends:
         assert PASSWORD not in ended.stdout + ended.stderr
@@ -173,6 +173,10 @@ def test_a_schema_that_cannot_be_one(schema: str, tmp_path: Path) -> None:
         ("postgresql://u:pass-word@h:5/d", None, "PostgreSQL h:5/d"),
         ("postgres://u:pass-word@h/d?sslmode=require", None, "PostgreSQL h/d"),
         ("postgresql:///d?host=/tmp/x", None, "PostgreSQL /tmp/x/d"),
+        ("PostgreSQL://u:pw@h/d", "postgresql://u:pw@h/d", "PostgreSQL h/d"),
+        ("postgresql://u:a%23b%40c@h1:1,h2:2/d", None, "PostgreSQL h1:1,h2:2/d"),
+        ("postgresql://u@[::1]:5/d", None, "PostgreSQL [::1]:5/d"),
+        ("postgresql://u@%2Ftmp%2Fx/my%20d", None, "PostgreSQL %2Ftmp%2Fx/my d"),
         ("postgresql://", None, "PostgreSQL the default host/the default database"),
     ],
 )
@@ -191,6 +195,7 @@ def test_addresses(text: str, target: str | None, shown: str) -> None:
         "duckdb://w.duckdb",
         "duckdb:///",
         "duckdb:///a?b=c",
+        "duckdb:///:memory:",
         "duckdb:md:mine",
         "snowflake://u:pass-word@account/db",
         "mysql://u:pass-word@h/d",
@@ -203,6 +208,37 @@ def test_what_is_no_address(text: str) -> None:
 
     assert "duckdb:///" in raised.value.hint
     assert "pass-word" not in str(raised.value) + raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "password",
+    [
+        "S3CRET/pw",
+        "12345/S3CRET",
+        "S3CRET#pw",
+        "S3CRET?pw",
+        "12345?S3CRET",
+        "first@S3CRETtail",
+        "S3CRET@tail/more",
+    ],
+)
+def test_a_password_with_a_special_character_that_is_not_escaped(password: str) -> None:
+    """libpq and the libraries of addresses each have their own idea of where it ends."""
+    url = f"postgresql://odd:{password}@db.example.com:5/d"
+    with pytest.raises(ConfigurationWrong) as refused:
+        read_address({"CHECKPOINT_AUDIT_WAREHOUSE_URL": url})
+
+    said = str(refused.value) + refused.value.hint
+    assert "CHECKPOINT_AUDIT_WAREHOUSE_URL" in said
+    assert "%XX" in said
+    for part in ("S3CRET", "odd", "tail", "example"):
+        assert part not in said
+
+
+@pytest.mark.parametrize("host", ["h:x", "h:5:6", "h,h:x", "[::1", "me:S3CRET"])
+def test_a_host_that_cannot_be_one(host: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="CHECKPOINT_AUDIT_WAREHOUSE_URL is "):
+        read_address({"CHECKPOINT_AUDIT_WAREHOUSE_URL": f"postgresql://{host}/d"})
 
 
 def test_an_address_from_a_file(tmp_path: Path) -> None:

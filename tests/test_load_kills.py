@@ -5,14 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from pipeline.warehouse import load as loading
 from pipeline.warehouse import stage as staging
+from pipeline.warehouse.connections import _number
 from pipeline.warehouse.statements import replace_slice
 from tests.durability import ROOT
 from tests.postgres import Postgres
@@ -278,6 +282,55 @@ def test_two_of_the_same_slice_at_the_same_time(postgres: Postgres, tmp_path: Pa
     assert codes[0] in {0, 74}
     assert codes[1] == 0
     assert held(url) == wanted(newer)
+
+
+def test_two_of_the_same_run_where_transactions_see_what_was(
+    postgres: Postgres, tmp_path: Path
+) -> None:
+    """The one that waits has to see what the other one has written, whatever the default is."""
+    url, made = postgres.new_database(), Made(tmp_path, SIZES)
+    load(Made(tmp_path, SIZES, audit="weekly"), url)  # so that there are tables
+    database = url.rpartition("/")[2]
+    query(url, f"ALTER DATABASE {database} SET default_transaction_isolation = 'repeatable read'")
+    known = {"PYTHONPATH": str(ROOT), "CHECKPOINT_AUDIT_WAREHOUSE_URL": url}
+    with holding(url, "checkpoint_audit"):
+        started = [
+            subprocess.Popen(
+                [sys.executable, "-m", "pipeline", "load", str(made.path)],
+                env={**os.environ, **known},
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        wait_for_two(url)
+
+    said = [process.communicate(timeout=120)[1] for process in started]
+
+    assert [process.returncode for process in started] == [0, 0], said
+    assert held(url)["runs"] == wanted(made, Made(tmp_path / "w", SIZES, audit="weekly"))["runs"]
+    assert len(held(url)["parts"]) == 2 * SIZES["parts"]
+
+
+@contextmanager
+def holding(url: str, schema: str) -> Iterator[None]:
+    """Hold the lock that a swap waits for."""
+    connection = psycopg2.connect(url)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(%s)", [_number(schema)])
+        yield
+    finally:
+        connection.close()
+
+
+def wait_for_two(url: str) -> None:
+    asked = "SELECT COUNT(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    end = time.monotonic() + 60
+    while query(url, asked) != [(2,)]:
+        assert time.monotonic() < end, "the loads do not wait for each other"
+        time.sleep(0.1)
 
 
 def test_a_file_that_another_process_has_open(tmp_path: Path) -> None:

@@ -132,9 +132,11 @@ def held(url: str, schema: str = "checkpoint_audit") -> Rows:
 
 def _asked(table: Table, url: str) -> Iterator[str]:
     """DuckDB wants another package for times with a zone: they are asked for in microseconds."""
+    is_duckdb = url.startswith("duckdb://")
+    asked = "EPOCH_US({})" if is_duckdb else "EXTRACT(EPOCH FROM {}) * 1000000"
     for column in table.columns:
         is_time = column.type == "timestamp"
-        yield f"ROUND(EXTRACT(EPOCH FROM {column.name}) * 1000000)" if is_time else column.name
+        yield asked.format(column.name) if is_time else column.name
 
 
 def wanted(*runs: Made) -> Rows:

@@ -8,9 +8,10 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from pipeline.errors import ConfigurationWrong, LoadRefused
+from pipeline.errors import AuditError, ConfigurationWrong, LoadRefused
 from pipeline.tables import LOADS
 from pipeline.warehouse.address import Address
 from pipeline.warehouse.dialects import DUCKDB, POSTGRES
@@ -29,12 +30,21 @@ class Connection(Protocol):
     """A connection that lasts for a whole load.
 
     `types` are the warehouse's types by ours. `file_format` is what dlt sends rows as, and
-    `loses_empty` whether an empty text arrives as null from it.
+    `loses_empty` whether an empty text arrives as null from it. `takes_nul` says whether a text may
+    hold the character NUL, `encoding` what texts are kept in. `microseconds` gives a time `{}` as
+    whole microseconds since 1970.
     """
 
     types: Mapping[str, str]
     file_format: Literal["csv", "parquet"]
     loses_empty: bool
+    takes_nul: bool
+    microseconds: str
+
+    @property
+    def encoding(self) -> str:
+        """The encoding of texts, `UTF8` where every text can be kept."""
+        ...
 
     def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Run one statement, `?` for each parameter; give its rows, if it has any."""
@@ -99,12 +109,20 @@ class _Postgres:
     file_format: Literal["csv", "parquet"] = "csv"
     #: dlt copies CSV with FORCE_NULL for each column that may be null.
     loses_empty = True
+    #: "The character with the code zero cannot be in a string" (Character Types).
+    takes_nul = False
+    #: EXTRACT gives a NUMERIC, which is exact.
+    microseconds = "EXTRACT(EPOCH FROM {}) * 1000000"
 
     def __init__(self, address: Address, told: Mapping[str, Any], connection: Any) -> None:
         """`told` is what the address says, without the password."""
         self._address = address
         self._told = told
         self._connection = connection
+
+    @property
+    def encoding(self) -> str:
+        return str(self._connection.info.parameter_status("server_encoding"))
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -122,7 +140,9 @@ class _Postgres:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        self.rows("BEGIN")
+        # Whatever the database's default is: with REPEATABLE READ, what another load has written
+        # while this one waited for the lock would not be seen, and so not be replaced.
+        self.rows("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         try:
             yield
             self.rows("COMMIT")
@@ -174,6 +194,8 @@ def _postgres(address: Address) -> Iterator[Connection]:
             hint="write it as postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with %XX for what is "
             "special in a user name or password",
         ) from None
+    # Whatever the environment says: what does not fit into the database is for the server to say.
+    told["client_encoding"] = "UTF8"
     ours = {"connect_timeout": _CONNECT_S, "application_name": "checkpoint-audit"}
     try:
         connection = psycopg2.connect(make_dsn(**{**ours, **told}))
@@ -184,6 +206,8 @@ def _postgres(address: Address) -> Iterator[Connection]:
         told.pop("password", None)
         found = _Postgres(address, told, connection)
         found.rows(f"SET lock_timeout = '{_LOCK_S}s'")
+        # As many digits as a number has; a role may have fewer, and sums would differ.
+        found.rows("SET extra_float_digits = 3")
         yield found
 
 
@@ -200,6 +224,9 @@ class _DuckDb:
     types = DUCKDB.types
     file_format: Literal["csv", "parquet"] = "parquet"
     loses_empty = False
+    takes_nul = True
+    microseconds = "EPOCH_US({})"
+    encoding = "UTF8"
 
     def __init__(self, address: Address, connection: Any) -> None:
         self._address = address
@@ -252,12 +279,21 @@ class _DuckDb:
 def _duckdb(address: Address) -> Iterator[Connection]:
     import duckdb
 
+    file = Path(address.target)
+    is_new = not file.exists()
     try:
         connection = duckdb.connect(address.target)
     except duckdb.Error as error:
         raise _refused(address, error) from None
     with closing(connection):
-        yield _DuckDb(address, connection)
+        found = _DuckDb(address, connection)
+        try:
+            yield found
+        except AuditError:
+            # While it is open nobody else has it.
+            if is_new and not found.rows("SELECT table_name FROM duckdb_tables()"):
+                file.unlink(missing_ok=True)
+            raise
 
 
 def _refused(address: Address, error: BaseException) -> LoadRefused:

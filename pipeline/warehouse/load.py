@@ -21,7 +21,7 @@ from pipeline.tables import LOADS, RUNS
 from pipeline.warehouse.address import Address
 from pipeline.warehouse.connections import Connection, connect
 from pipeline.warehouse.refusals import Slice, refusals
-from pipeline.warehouse.stage import Content, contents_of, fill
+from pipeline.warehouse.stage import Content, check, contents_of, fill
 from pipeline.warehouse.statements import create_tables, replace_slice
 
 log = logging.getLogger(__name__)
@@ -112,6 +112,7 @@ class _Swap:
         replace_anyway: bool,
     ) -> None:
         self._run = run
+        self._contents = contents
         self._rows = {content.table.name: content.row_count for content in contents}
         self._row = _row_of(run, contents)
         self._connection = connection
@@ -133,9 +134,26 @@ class _Swap:
             ignored = self._refusals(loaded)
             for statement in replace_slice(self._schema, self._stage):
                 self._connection.rows(statement)
+            self._check_rows()
             replaced = loaded.run_id if loaded is not None else None
             self._note(now, replaced, ignored)
         return Loaded(self._rows, replaced, tuple(ignored))
+
+    def _check_rows(self) -> None:
+        """Refuse what is not there after the swap as in the files.
+
+        A trigger, a rule or row level security may keep rows back without a word.
+        """
+        manifest = self._run.manifest
+        for content in self._contents:
+            place = f"{self._schema}.{content.table.name}"
+            check(
+                self._connection,
+                content,
+                f"{place} WHERE audit_name = ? AND audit_date = ?",
+                [manifest.audit_name, manifest.audit_date],
+                place,
+            )
 
     def _create(self) -> None:
         self._connection.rows(f"CREATE SCHEMA IF NOT EXISTS {self._schema}")
@@ -143,9 +161,14 @@ class _Swap:
             self._connection.rows(statement)
 
     def _columns(self, schema: str) -> dict[str, set[tuple[str, ...]]]:
-        """The columns of the tables in a schema, by table: name, type, whether it may be null."""
+        """The columns of the tables in a schema, by table.
+
+        Of each its name, type, whether it may be null, and the digits of a second and the letters
+        that it holds, where it is bounded.
+        """
         rows = self._connection.rows(
-            "SELECT table_name, column_name, data_type, is_nullable "
+            "SELECT table_name, column_name, data_type, is_nullable, datetime_precision, "
+            "character_maximum_length "
             "FROM information_schema.columns WHERE LOWER(table_schema) = ?",
             [schema.lower()],
         )
@@ -238,6 +261,11 @@ def _row_of(run: PublishedRun, contents: list[Content]) -> dict[str, Any]:
 
 
 def _difference(column: tuple[str, ...], *, is_wanted: bool) -> str:
-    name, kind, nullable = column
+    name, kind, nullable, digits, letters = column
     whose = "wanted" if is_wanted else "there"
-    return f"{whose} is {name} ({kind}{'' if nullable == 'YES' else ', not null'})"
+    more = [
+        "" if nullable == "YES" else ", not null",
+        "" if digits == "None" else f", {digits} digits of a second",
+        "" if letters == "None" else f", {letters} letters",
+    ]
+    return f"{whose} is {name} ({kind}{''.join(more)})"

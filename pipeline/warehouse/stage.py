@@ -7,8 +7,10 @@ and the tables are there already, with the contract's types, so that no value de
 left out: with `primary_key` and `merge_key` together it merges row by row, without an end.
 """
 
+import logging
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -24,6 +26,8 @@ from pipeline.tables import Table
 from pipeline.warehouse import tallies
 from pipeline.warehouse.connections import Connection, said
 from pipeline.warehouse.statements import LOADED
+
+log = logging.getLogger(__name__)
 
 #: dlt reads these while it is imported, before anything can be said to it.
 _BEFORE = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_DISABLE_PLUGINS": "true"}
@@ -113,7 +117,9 @@ def _load(
     )
     resources = [
         dlt.resource(
-            _standing_in(content, stand_in), name=content.table.name, write_disposition="replace"
+            _sent(connection, content, stand_in),
+            name=content.table.name,
+            write_disposition="replace",
         )
         for content in contents
     ]
@@ -125,7 +131,9 @@ def _load(
         origin = _origin(error)
         if isinstance(origin, AuditError):  # while the rows were read
             raise origin from None
-        raise LoadRefused(f"the rows could not be staged: {said(origin)}") from None
+        raise LoadRefused(
+            f"the rows could not be staged: {said(origin)}", hint=_hint(connection)
+        ) from None
 
 
 def _forget(folder: str) -> None:
@@ -155,6 +163,46 @@ def _origin(error: BaseException) -> BaseException:
     while error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def _hint(connection: Connection) -> str:
+    if connection.encoding == "UTF8":
+        return "nothing was changed in the warehouse; load the run again"
+    return (
+        f"nothing was changed in the warehouse; its database is in {connection.encoding}, which "
+        "cannot hold every text: load into a database in UTF8"
+    )
+
+
+# --- texts that the warehouse does not take -----------------------------------------------------
+
+
+def _sent(connection: Connection, content: Content, stand_in: str) -> Iterator[pa.RecordBatch]:
+    """Give the rows as the warehouse takes them, and say what had to be changed for that."""
+    changed: Counter[str] = Counter()
+    for batch in _standing_in(content, stand_in):
+        yield batch if connection.takes_nul else _without_nul(batch, changed)
+    for name, count in changed.items():
+        log.warning(
+            "%s.%s: the character NUL, which the warehouse does not take, is U+FFFD there in %s "
+            "of the values",
+            content.table.name,
+            name,
+            f"{count:,}",
+        )
+
+
+def _without_nul(batch: pa.RecordBatch, changed: Counter[str]) -> pa.RecordBatch:
+    """Replace each NUL by one other character; `changed` counts the values of each column."""
+    for index, field in enumerate(batch.schema):
+        if field.type == pa.string():
+            column = batch.column(index)
+            count = pc.sum(pc.match_substring(column, "\0")).as_py() or 0
+            if count:
+                changed[field.name] += count
+                replaced = pc.replace_substring(column, "\0", "\N{REPLACEMENT CHARACTER}")
+                batch = batch.set_column(index, field, replaced)
+    return batch
 
 
 # --- empty texts --------------------------------------------------------------------------------
@@ -187,13 +235,24 @@ def _take_out(connection: Connection, place: str, content: Content, stand_in: st
 # --- what arrived -------------------------------------------------------------------------------
 
 
-def _check(connection: Connection, place: str, content: Content) -> None:
-    (row,) = connection.rows(tallies.statement(content.table, place))
-    found = tallies.answered(content.table, row)
-    wrong = tallies.differences(content.figures, found)
+def check(
+    connection: Connection, content: Content, source: str, parameters: Sequence[Any], where: str
+) -> None:
+    """Refuse what is not as in the files.
+
+    `source` is a table, or that and a condition with `parameters`; `where` is what it is called.
+    Raises `LoadRefused`.
+    """
+    asked = tallies.statement(content.table, source, connection.microseconds)
+    (row,) = connection.rows(asked, parameters)
+    wrong = tallies.differences(content.figures, tallies.answered(content.table, row), where)
     if wrong:
         more = f" (and {len(wrong) - 1} more figures)" if len(wrong) > 1 else ""
         raise LoadRefused(
             f"not all of the rows of {content.table.name} arrived: {wrong[0]}{more}",
-            hint="nothing was changed in the warehouse; load the run again",
+            hint=_hint(connection),
         )
+
+
+def _check(connection: Connection, place: str, content: Content) -> None:
+    check(connection, content, place, (), "staged")

@@ -28,8 +28,8 @@ _SQL = {
     "int32": "SUM({name})",
     "int64": "SUM({name})",
     "float64": "SUM({name}), MIN({name}), MAX({name})",
-    "date32": "EXTRACT(EPOCH FROM MIN({name})), EXTRACT(EPOCH FROM MAX({name}))",
-    "timestamp": "EXTRACT(EPOCH FROM MIN({name})), EXTRACT(EPOCH FROM MAX({name}))",
+    "date32": "{least}, {greatest}",
+    "timestamp": "{least}, {greatest}",
 }
 
 #: Seconds of a day, and microseconds of a second.
@@ -38,14 +38,23 @@ _DAY_S, _SECOND_US = 86_400, 1_000_000
 Figures = list[tuple[str, Any]]
 
 
-def statement(table: Table, name: str) -> str:
-    """Give the question that `answered` reads the answer of, about a table called `name`."""
-    asked = ["COUNT(*)", *(f"COUNT({each.name}), {_sql(each)}" for each in table.columns)]
-    return f"SELECT {', '.join(asked)} FROM {name}"
+def statement(table: Table, source: str, microseconds: str) -> str:
+    """Give the question that `answered` reads the answer of.
+
+    `source` is a table's name, or that and a condition. `microseconds` says how the warehouse gives
+    a time `{}` in whole microseconds since 1970: as a binary fraction of seconds it would not be
+    exact, some centuries from now.
+    """
+    columns = (f"COUNT({each.name}), {_sql(each, microseconds)}" for each in table.columns)
+    return f"SELECT {', '.join(('COUNT(*)', *columns))} FROM {source}"
 
 
-def _sql(column: Column) -> str:
-    return _SQL[column.type].format(name=column.name)
+def _sql(column: Column, microseconds: str) -> str:
+    return _SQL[column.type].format(
+        name=column.name,
+        least=microseconds.format(f"MIN({column.name})"),
+        greatest=microseconds.format(f"MAX({column.name})"),
+    )
 
 
 def answered(table: Table, row: Sequence[Any]) -> Figures:
@@ -79,7 +88,7 @@ def _told(kind: str, value: Any) -> Any:
     if value is None:
         return None
     if kind in {"date32", "timestamp"}:
-        return round(value * _SECOND_US)
+        return int(value)
     return float(value) if kind == "float64" else int(value) % _ROUND
 
 
@@ -138,10 +147,10 @@ def _scaled(value: int | None, scale: int) -> int | None:
     return None if value is None else value * scale
 
 
-def differences(wanted: Figures, found: Figures) -> list[str]:
-    """Say in what the two differ, with both figures."""
+def differences(wanted: Figures, found: Figures, where: str) -> list[str]:
+    """Say in what the two differ, with both figures; `where` is what was found."""
     return [
-        f"{name} {_shown(one)} in the files, {_shown(other)} staged"
+        f"{name} {_shown(one)} in the files, {_shown(other)} {where}"
         for (name, one), (_, other) in zip(wanted, found, strict=True)
         if not _is_same(one, other)
     ]

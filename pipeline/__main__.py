@@ -100,7 +100,10 @@ def _say(error: BaseException) -> int:
             return code
         from pipeline.talk import say_end
 
-        if not isinstance(error, AuditError):
+        if isinstance(error, ImportError):
+            why = f"{type(error).__name__}: {error}"
+            say_end(code, f"the installation is broken ({why})", hint="reinstall it", error=error)
+        elif not isinstance(error, AuditError):
             say_end(code, f"a fault of this program: {type(error).__name__}: {error}", error=error)
         else:
             say_end(code, str(error), hint=error.hint)

@@ -5,7 +5,6 @@ there, which is written last of its objects. The folder that it is brought into 
 again, so that all else reads files.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from pipeline.digests import sha256_of
 from pipeline.errors import AuditError, InputMissing, InputUnusable
 from pipeline.objects import Objects, is_about_a_name, is_about_one, saving
 
@@ -212,10 +212,10 @@ def bring_run(own: Objects, run_id: str, runs: Path, *, is_checked: bool = True)
 
     def bring(name: str, wanted: str) -> None:
         path = folder / name
-        if path.is_file() and _sha256_of(path) == wanted:
+        if path.is_file() and sha256_of(path) == wanted:
             return
         is_there = own.fetch(f"runs/{run_id}/{name}", path)
-        if is_checked and not (is_there and _sha256_of(path) == wanted):
+        if is_checked and not (is_there and sha256_of(path) == wanted):
             what = "not as it was published" if is_there else "not there"
             raise InputUnusable(f"{own}/runs/{run_id}/{name} is {what}", hint=_OF_THAT_TIME)
 
@@ -279,11 +279,6 @@ def _misnamed(names: Iterable[str]) -> set[str]:
 
 def _is_step(text: str) -> bool:
     return is_one_name(text) and len(text.encode("utf-8", "replace")) <= _LONGEST_STEP
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def put_run(own: Objects, run_id: str, folder: Path) -> None:

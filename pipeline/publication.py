@@ -23,13 +23,14 @@ from pipeline.changes import Changes
 from pipeline.columns import SCHEMA_VERSION
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, rejudge
+from pipeline.digests import sha256_of
 from pipeline.errors import AuditError, InputMissing, InputUnusable
 from pipeline.evidence import BASE_POLICY_FILE, POLICY_FILE
 from pipeline.intake import DISCOVERED_FILE, KeptInput
 from pipeline.journal import Journal
 from pipeline.judgements import Judgement
 from pipeline.policy import Policy
-from pipeline.published import AS_IT_WAS, Current, read_run, sha256_of
+from pipeline.published import AS_IT_WAS, Current, read_run
 from pipeline.quality import check_tables
 from pipeline.report import Summary, Tally
 from pipeline.report.summary import RunFacts

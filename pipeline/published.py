@@ -4,7 +4,6 @@ A run is named by its folder, by its id, or by its audit, which stands for the r
 in a store of objects also by its address. What is in a store is brought to this machine to be read.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.digests import sha256_of
 from pipeline.errors import InputMissing, InputUnusable, OutputsUnwritable
 from pipeline.mirror import bring_audit, bring_named, is_one_name, strangers
 from pipeline.objects import SCHEME, Objects
@@ -308,9 +308,3 @@ def _places(output_dir: Path, named: str) -> Iterator[Path]:
 def _literally(text: str) -> str:
     """Keep what a glob would take for a pattern."""
     return "".join(f"[{c}]" if c in "*?[" else c for c in text)
-
-
-def sha256_of(path: Path) -> str:
-    """Give a file's SHA-256, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

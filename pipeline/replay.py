@@ -24,12 +24,13 @@ from pipeline.changes import Changes
 from pipeline.columns import SCHEMA_VERSION
 from pipeline.comparison import compare, staged_side, write_failing
 from pipeline.derive import derive, facts_of, rejudge
+from pipeline.digests import sha256_of
 from pipeline.errors import ConfigurationWrong, InputUnusable
 from pipeline.evidence import Evidence, batches_of
 from pipeline.intake import DISCOVERED_FILE
 from pipeline.policy import Policy
 from pipeline.publication import manifest_of, write_policy
-from pipeline.published import PublishedRun, sha256_of
+from pipeline.published import PublishedRun
 from pipeline.quality import check_tables
 from pipeline.report import Summary, Tally, render_html, render_markdown
 from pipeline.report.summary import RunFacts

@@ -12,8 +12,8 @@ from typing import Any, Self, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.digests import sha256_of
 from pipeline.errors import OutputsUnwritable
-from pipeline.published import sha256_of
 from pipeline.tables import Table, complete, own_columns
 
 #: Rows in one Parquet row group, at most.

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from pipeline.digests import sha256_of
 from pipeline.errors import InputMissing
 from pipeline.history import (
     History,
@@ -20,7 +21,6 @@ from pipeline.history import (
     as_text,
     read_history,
 )
-from pipeline.published import sha256_of
 from tests import nights
 from tests.nights import NO_FAULTS, facts
 

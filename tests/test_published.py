@@ -7,8 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from pipeline.digests import sha256_of
 from pipeline.errors import AuditError, InputMissing, InputUnusable, OutputsUnwritable
-from pipeline.published import Current, Manifest, find_run, read_current, read_run, sha256_of
+from pipeline.published import Current, Manifest, find_run, read_current, read_run
 
 NIGHT = datetime(2026, 11, 20, 3, tzinfo=UTC)
 RUN_ID = "20261120T030000Z-nightly-7f3a9c"

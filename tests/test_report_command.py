@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.digests import sha256_of
 from pipeline.errors import ConfigurationWrong, InputUnusable, OutputsUnwritable
 from pipeline.outcomes import FailureKind
 from pipeline.policy import default_policy, read_policy
-from pipeline.published import PublishedRun, find_folder, read_run, sha256_of
+from pipeline.published import PublishedRun, find_folder, read_run
 from pipeline.replay import Format, check_place, judge_anew, report_again
 from pipeline.runs import AuditFolder
 from pipeline.verify import verify

@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.digests import sha256_of
 from pipeline.errors import InputMissing
 from pipeline.policy import default_policy
-from pipeline.published import PublishedRun, find_folder, read_run, sha256_of
+from pipeline.published import PublishedRun, find_folder, read_run
 from pipeline.replay import judge_anew
 from pipeline.signing import Signer
 from pipeline.verify import Verification, as_text, intact, verify

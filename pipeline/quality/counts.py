@@ -11,39 +11,16 @@ import pyarrow.compute as pc
 
 from pipeline.outcomes import FailureKind, Verdict
 from pipeline.quality.files import TableFile, fault
-from pipeline.report.summary import Counts, RunFacts
+from pipeline.report.summary import Summary
 from pipeline.tables import FINDINGS, OUTCOMES, REPLIES
 
 _SUMMARY = "summary.json"
 
 
-class _RuleCount(msgspec.Struct, frozen=True):
-    rule_id: str
-    count: int
-
-
-class _KindCount(msgspec.Struct, frozen=True):
-    kind: str
-    verdict: str
-    count: int
-
-
-class SummaryFigures(msgspec.Struct, frozen=True):
-    """The figures of `summary.json`."""
-
-    run: RunFacts
-    counts: Counts
-    excused_count: int
-    complete: bool
-    exit_code: int
-    rules: tuple[_RuleCount, ...]
-    kinds: tuple[_KindCount, ...]
-
-
-def read_summary(folder: Path) -> SummaryFigures:
+def read_summary(folder: Path) -> Summary:
     """Read the staged summary; raises `ProgramFault`."""
     try:
-        return msgspec.json.decode((folder / _SUMMARY).read_bytes(), type=SummaryFigures)
+        return msgspec.json.decode((folder / _SUMMARY).read_bytes(), type=Summary)
     except (OSError, msgspec.MsgspecError) as error:
         raise fault(_SUMMARY, f"cannot be read: {error}") from error
 
@@ -68,7 +45,7 @@ class Counted:
         self._replies.update(_counts(replies["failure_kind"]))
         self._excused += pc.count(outcomes["excused_by"]).as_py()
 
-    def check(self, runs: TableFile, summary: SummaryFigures) -> None:
+    def check(self, runs: TableFile, summary: Summary) -> None:
         """Compare with the one row of `runs`, and with the summary; raises `ProgramFault`."""
         row = _only_row(runs)
         told = {
@@ -95,7 +72,7 @@ class Counted:
             "refusal_count": self._replies[FailureKind.THROTTLED],
         }
 
-    def _check_lists(self, summary: SummaryFigures) -> None:
+    def _check_lists(self, summary: Summary) -> None:
         rules = Counter({each.rule_id: each.count for each in summary.rules})
         kinds = Counter({f"{each.verdict} {each.kind}": each.count for each in summary.kinds})
         for table, told, counted in (

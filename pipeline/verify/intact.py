@@ -15,15 +15,9 @@ from typing import Any
 
 import msgspec
 
+from pipeline.digests import sha256_of
 from pipeline.errors import AuditError
-from pipeline.published import (
-    FIRST_VERSION,
-    Current,
-    JudgedAnew,
-    Previous,
-    read_current,
-    sha256_of,
-)
+from pipeline.published import FIRST_VERSION, Current, JudgedAnew, Previous, read_current
 from pipeline.report.words import plural
 from pipeline.signing import Signature, SignatureWrong, check_signer, fingerprint, signature_of
 

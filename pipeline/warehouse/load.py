@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from pipeline import __version__
+from pipeline.digests import sha256_of
 from pipeline.errors import InputUnusable, Interrupted, LoadRefused
-from pipeline.published import AS_IT_WAS, PublishedRun, sha256_of
+from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.tables import LOADS, RUNS
 from pipeline.warehouse.address import Address
 from pipeline.warehouse.connections import Connection, connect

@@ -6,10 +6,11 @@ pytest-xdist are sessions of their own, and so have servers of their own.
 
 import itertools
 import secrets
+import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,10 @@ ROLE = "loader"
 
 #: Nothing of a test has to outlive a power cut.
 _SETTINGS = "-c fsync=off -c synchronous_commit=off -c full_page_writes=off"
+
+
+#: How often a port is looked for.
+_RACES = 5
 
 
 class Postgres:
@@ -72,14 +77,23 @@ def running() -> Iterator[Postgres]:
         folder.mkdir()
         server = get_server(folder, start=False)
         server.ensure_pgdata_inited()
-        port, password = find_suitable_port(), secrets.token_urlsafe(12)
-        options = f"-h 127.0.0.1 -p {port} -k {folder} {_SETTINGS}"
-        _control(server, "-o", options, "-l", str(folder / "log"), "start")
+        port, password = _start(server), secrets.token_urlsafe(12)
         try:
             _ask_for_passwords(server, port, password)
             yield Postgres(port, password)
         finally:
             _control(server, "-m", "immediate", "stop")
+
+
+def _start(server: PostgresServer) -> int:
+    """Start a server; gives its port, which another process may be faster at now and then."""
+    for _ in range(_RACES):
+        port = find_suitable_port()
+        options = f"-h 127.0.0.1 -p {port} -k {server.pgdata} {_SETTINGS}"
+        with suppress(subprocess.CalledProcessError):
+            _control(server, "-o", options, "-l", str(server.pgdata / "log"), "start")
+            return port
+    raise AssertionError((server.pgdata / "log").read_text("utf-8"))
 
 
 def _control(server: PostgresServer, *arguments: str) -> None:

@@ -98,7 +98,9 @@ class Audit:
         self._begun = begun
         self._judged = judged
         self._now = now
-        self._folder = audit_folder(settings.output_dir, settings.audit_name, settings.work_dir)
+        self._folder = audit_folder(
+            settings.output_dir, settings.audit_name, settings.work_dir, self._check_signal
+        )
         self._attempt = Attempt(self._folder, _source(settings), now)
         self._publisher = Publisher(settings, self._folder, self._see, now)
         self._signal: int | None = None

@@ -128,12 +128,15 @@ class _Whole(msgspec.Struct, frozen=True):
 _Found = _Whole | _Damaged
 
 
-def read_history(folder: Path, first: date | None, last: date | None, today: date) -> History:
+def read_history(
+    folder: Path, first: date | None, last: date | None, today: date, address: str = ""
+) -> History:
     """Read the nights of the audit in `folder`; None: from its first night, until `today`.
 
-    Raises `InputMissing` where there is no such audit, or no night that it could begin with.
+    `address`: what the folder is called in texts, where it is a copy of what is elsewhere. Raises
+    `InputMissing` where there is no such audit, or no night that it could begin with.
     """
-    found = _by_night(folder)
+    found = _by_night(folder, address or str(folder))
     if not folder.is_dir() or (first is None and not found):
         raise InputMissing(
             f"there is no run of an audit {folder.name!r} in {folder.parent}",
@@ -146,12 +149,15 @@ def read_history(folder: Path, first: date | None, last: date | None, today: dat
     return History(audit_name=folder.name, first=begin, last=end, nights=rows)
 
 
-def _by_night(folder: Path) -> dict[date, list[_Found]]:
+def _by_night(folder: Path, address: str) -> dict[date, list[_Found]]:
     found: dict[date, list[_Found]] = defaultdict(list)
     for path in sorted((folder / "runs").glob("*")):
         night, run = _read(path)
+        if isinstance(run, _Damaged):
+            run = _Damaged(run.run_id, run.reason.replace(str(folder), address))
         if night is None:
-            log.warning("%s is left out: it is no run, and no night can be told of it", path)
+            place = f"{address}/runs/{path.name}"
+            log.warning("%s is left out: it is no run, and no night can be told of it", place)
         else:
             found[night].append(run)
     return dict(found)

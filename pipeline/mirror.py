@@ -6,7 +6,7 @@ again, so that all else reads files.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -281,8 +281,11 @@ def _is_step(text: str) -> bool:
     return is_one_name(text) and len(text.encode("utf-8", "replace")) <= _LONGEST_STEP
 
 
-def put_run(own: Objects, run_id: str, folder: Path) -> None:
-    """Put up all files of a run, the manifest last: before that they are no run to anybody."""
+def put_run(own: Objects, run_id: str, folder: Path, tick: Callable[[], None]) -> None:
+    """Put up all files of a run, the manifest last: before that they are no run to anybody.
+
+    `tick` is called before each, and may raise to stop.
+    """
     names = sorted(
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
     )
@@ -290,6 +293,7 @@ def put_run(own: Objects, run_id: str, folder: Path) -> None:
     # What vouches for the rest comes after it.
     names.sort(key=lambda name: (name == MANIFEST, name not in listed))
     for name in names:
+        tick()
         own.put(f"runs/{run_id}/{name}", folder / name)
 
 

@@ -59,12 +59,29 @@ def read_output_dir(text: str | Path) -> Outputs:
     """
     if isinstance(text, str) and text.startswith(SCHEME):
         return Objects(text)
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(text)):
+    if _is_address(text):
         raise ConfigurationWrong(
             f"--output-dir {text} is an address of a kind that is not known",
             hint="write it as s3://BUCKET/PREFIX; a folder of that name as ./NAME",
         )
     return Path(text)
+
+
+def read_folder(text: str | Path) -> Path:
+    """Read an option that is a folder of this machine; raises `ConfigurationWrong` for an address.
+
+    That would be a folder of that name here, and nothing where it points to.
+    """
+    if _is_address(text):
+        raise ConfigurationWrong(
+            f"{text} is an address, and a folder of this machine is wanted",
+            hint="write a folder of that name as ./NAME",
+        )
+    return Path(text)
+
+
+def _is_address(text: str | Path) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(text)) is not None
 
 
 if TYPE_CHECKING:
@@ -81,6 +98,7 @@ else:  # typer knows no unions; what it makes of the text is what the parser giv
 WorkDir = Annotated[
     Path | None,
     typer.Option(
+        parser=read_folder,
         metavar="DIR",
         help="Where journal, lock and staging are, on a local disk. Default: in --output-dir; for "
         "one in a store outputs/.work.",

@@ -53,7 +53,7 @@ class Stopping:
         self._loop.call_soon_threadsafe(self._stop_gently)
 
     def _stop_gently(self) -> None:
-        log.warning("stopping: waiting for the requests in flight; once more stops at once")
+        log.warning("stopping: waiting for what is under way; once more stops at once")
         self._stop(self._seen)
 
 

@@ -16,6 +16,7 @@ import logging
 import re
 import shutil
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,10 +49,18 @@ _KEPT = {"manifest.json", "manifest.json.sig", "SHA256SUMS", "summary.json"}
 _RACES = 20
 
 
-def audit_folder(outputs: Outputs, audit_name: str, work_dir: Path | None = None) -> AuditFolder:
-    """Give the outputs of an audit, wherever they are."""
+def audit_folder(
+    outputs: Outputs,
+    audit_name: str,
+    work_dir: Path | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> AuditFolder:
+    """Give the outputs of an audit, wherever they are.
+
+    `tick` is called between the objects of a run that is put up, and may raise to stop.
+    """
     if isinstance(outputs, Objects):
-        return StoredFolder(outputs, audit_name, work_dir or WORK_DIR)
+        return StoredFolder(outputs, audit_name, work_dir or WORK_DIR, tick)
     return AuditFolder(outputs, audit_name, work_dir)
 
 
@@ -65,9 +74,12 @@ class _Noted(NamedTuple):
 class StoredFolder(AuditFolder):
     """The outputs of one audit name in a store; raises `OutputsUnwritable` where that refuses."""
 
-    def __init__(self, objects: Objects, audit_name: str, work_dir: Path) -> None:
+    def __init__(
+        self, objects: Objects, audit_name: str, work_dir: Path, tick: Callable[[], None]
+    ) -> None:
         super().__init__(work_dir / place_of(objects.address), audit_name)
         self._own = objects.within(audit_name, OutputsUnwritable)
+        self._tick = tick
         self._pointer: Found | None = None
         self._noted: dict[str, _Noted] = {}
 
@@ -177,7 +189,7 @@ class StoredFolder(AuditFolder):
         mark = self._mark(run_id)
         if not mark.exists():
             return
-        put_run(self._own, run_id, self.runs / run_id)
+        put_run(self._own, run_id, self.runs / run_id, self._tick)
         with writing(mark):
             mark.unlink()
 

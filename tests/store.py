@@ -142,6 +142,26 @@ def killed() -> None:
     _before_a_write(lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def told_to_stop() -> None:
+    """SIGTERM before a write, which goes on once it was heard."""
+    import threading
+
+    from pipeline.audit import Audit
+
+    heard, stop = threading.Event(), Audit.stop
+
+    def hearing(audit: Audit, number: int) -> None:
+        stop(audit, number)
+        heard.set()
+
+    def tell(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard.wait(60)
+
+    setattr(Audit, "stop", hearing)  # noqa: B010 - which mypy would have no method replaced
+    _before_a_write(tell)
+
+
 def gone() -> None:
     """From one write on the store cannot be reached."""
 

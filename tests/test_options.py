@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigurationWrong
-from pipeline.options import read_deadline, read_duration, read_input_age, read_output_dir
+from pipeline.options import (
+    read_deadline,
+    read_duration,
+    read_folder,
+    read_input_age,
+    read_output_dir,
+)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +113,12 @@ def test_an_address_of_another_kind_is_no_folder(text: str) -> None:
         read_output_dir(text)
 
 
+@pytest.mark.parametrize("text", ["s3://b/x", "gs://b/x", "file:///srv/x"])
+def test_an_address_is_no_folder_of_this_machine(text: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="a folder of this machine is wanted"):
+        read_folder(text)
+
+
 @pytest.mark.parametrize("text", ["outputs", "./gs:/x", "/srv/a:b/c", "C:/x"])
 def test_a_folder_is_one(text: str) -> None:
-    assert read_output_dir(text) == Path(text)
+    assert read_output_dir(text) == read_folder(text) == Path(text)

@@ -177,6 +177,23 @@ def test_a_kill_between_any_two_objects(stored: Stored) -> None:
         assert stored.say("verify", "nightly").code == 0
 
 
+def test_a_signal_is_heard_between_two_objects(stored: Stored) -> None:
+    stopped = stored.run(set_up="tests.store:told_to_stop", at=4)
+    assert stopped.code == 143
+    assert "start the same command again to go on" in stopped.err.splitlines()[-1]
+    # The note of the start, two objects, and the one that was under way; then the note of the end.
+    assert len(stored.store.names()) == 4
+    assert stored.runs == []
+    asked = stored.night.asked
+
+    ended = stored.run()
+
+    assert ended.code == EXPECTED, ended.err
+    assert stored.night.asked == asked
+    assert ended.out.splitlines()[-1].endswith(stored.check())
+    assert stored.left_over == []
+
+
 def test_what_the_store_refuses_is_put_up_by_the_next_start(stored: Stored) -> None:
     refused = stored.run(set_up="tests.store:gone", at=4)
     assert refused.code == 73
@@ -408,6 +425,18 @@ def test_a_manifest_that_cannot_be_read_is_left_out(stored: Stored) -> None:
     assert f"{run_id} is left out" in ended.err
     assert "is not known" in str(_summary(stored)["notices"])
     assert f"{run_id} is left out" in stored.say("history", "nightly").err
+
+
+def test_a_summary_that_is_gone_is_told_by_its_address(stored: Stored) -> None:
+    assert stored.run().code == EXPECTED
+    place = f"nightly/runs/{stored.pointer['run_id']}/summary.json"
+    stored.store.client.delete(f"{PREFIX}/{place}")
+
+    told = stored.say("history", "nightly")
+
+    assert told.code == 0
+    assert f"{ADDRESS}/{place}" in told.out
+    assert str(stored.work.parent) not in told.out + told.err
 
 
 def _summary(stored: Stored) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def history(
     """
     from pipeline.discover import writing
     from pipeline.history import as_csv, as_json, as_text, read_history
-    from pipeline.published import folder_of
+    from pipeline.published import address_of, folder_of
 
     set_up_talk(log_format, quiet=quiet)
     if not is_audit_name(audit):
@@ -117,7 +117,8 @@ def history(
     first, last = read_date("--from", from_), read_date("--to", to)
     if first and last and first > last:
         raise ConfigurationWrong(f"--from {first} is later than --to {last}")
-    found = read_history(folder_of(output_dir, audit), first, last, datetime.now(UTC).date())
+    folder, today = folder_of(output_dir, audit), datetime.now(UTC).date()
+    found = read_history(folder, first, last, today, address_of(output_dir, folder))
     shown = {
         HistoryFormat.TEXT: as_text,
         HistoryFormat.JSON: as_json,

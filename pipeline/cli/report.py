@@ -9,7 +9,15 @@ import typer
 
 from pipeline.cli.audited import print_result
 from pipeline.errors import ExitCode
-from pipeline.options import LogFormat, LogFormatOption, OutputDir, PolicyFile, Quiet, Run
+from pipeline.options import (
+    LogFormat,
+    LogFormatOption,
+    OutputDir,
+    PolicyFile,
+    Quiet,
+    Run,
+    read_folder,
+)
 
 if TYPE_CHECKING:
     from pipeline.published import PublishedRun
@@ -22,7 +30,12 @@ _PAGES = ["html", "md", "json"]
 def report(
     run: Run,
     to: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where it is written; never in or below a run.")
+        Path,
+        typer.Option(
+            parser=read_folder,
+            metavar="DIR",
+            help="Where it is written; never in or below a run.",
+        ),
     ],
     policy: PolicyFile = None,
     formats: Annotated[

@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from moto.server import ThreadedMotoServer
-
 BUCKET = "backups"
 
 #: A blank and a percent sign are part of a name, and nothing else.
@@ -103,6 +101,9 @@ class Store:
 
 @contextmanager
 def served() -> Iterator[Store]:
+    # Here, because every start that something happens to imports this module.
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:

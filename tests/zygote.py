@@ -28,7 +28,10 @@ def _import_all() -> None:
     for name in (
         *("pipeline.__main__", "pipeline.cli", "pipeline.audit", "pipeline.talk"),
         *("pipeline.stopping", "pipeline.transport", "pipeline.report", "pipeline.reach"),
-        *("pyarrow.compute", "concurrent.futures.thread", "gzip", "encodings.idna"),
+        *("pyarrow.compute", "pyarrow.dataset", "pyarrow.acero"),
+        *("concurrent.futures.thread", "gzip", "uvloop", "pwd", "encodings.idna"),
+        # Where the functions are that a request has called before its start; they import a server.
+        "tests.nights",
     ):
         importlib.import_module(name)
     pages = importlib.import_module("pipeline.report.pages")

@@ -1,5 +1,6 @@
 """Fixtures of several test modules."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,9 @@ from tests.nights import Night
 
 if TYPE_CHECKING:
     from tests.postgres import Postgres
+
+# The program is started some thousand times, and compiling it anew takes a fifth of a start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # No test asserts how long something took, hypothesis' own deadline neither.
 settings.register_profile("untimed", deadline=None)

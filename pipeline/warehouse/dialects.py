@@ -269,6 +269,8 @@ _BIGQUERY_TYPES = {
 
 
 def _stage_bigquery(table: Table, place: Place) -> list[str]:
+    # The one `*` reaches into the folders dt=…, as in Google's own example of such a layout:
+    # https://cloud.google.com/bigquery/docs/samples/bigquery-create-table-external-hivepartitioned
     columns = ",\n".join(
         f"  {column.name} {_BIGQUERY_TYPES[column.type]}" for column in table.columns
     )

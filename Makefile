@@ -52,7 +52,7 @@ audit: venv ## audit the triples of INPUT (credentials from the environment)
 
 test: lint types ## everything that must hold: lint, types, tests
 	@echo '==> pytest'
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: venv-dev ## ruff, formatting, import rules
 	@echo '==> ruff check'

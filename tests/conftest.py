@@ -22,6 +22,11 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are processors, as many tests wait; more than four have no room."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Small]:
     with small() as made:

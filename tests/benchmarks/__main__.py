@@ -32,6 +32,8 @@ TRIPLES = {
 
 def main() -> None:
     """Measure what was asked for and print it."""
+    # What is measured starts as an installed program does, which has its bytecode.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     asked = _arguments()
     facts = machine()
     _print(described(facts))

@@ -33,20 +33,18 @@ class Attempt:
 
     def published(self, published: Published) -> None:
         """Note a run that was published, or was found to be."""
-        summary = published.summary
-        self._note_end(
-            exit_code=summary.exit_code,
-            published=published.is_new,
-            run_id=summary.run.run_id,
-            manifest_sha256=published.manifest_sha256,
-            is_current=published.is_current,
-        )
+        self._note_quietly("end", **_facts(published))
+
+    def finished(self, published: Published) -> None:
+        """Note a run that an earlier start had left, and that this one published on its way."""
+        self._note_quietly("finished", **_facts(published))
 
     def failed(self, error: BaseException) -> None:
         """Note that nothing was published."""
         known = {} if self.run_id is None else {"run_id": self.run_id}
         said = str(error) if isinstance(error, AuditError) else type(error).__name__
-        self._note_end(exit_code=exit_code_of(error), published=False, **known, error=said)
+        code = exit_code_of(error)
+        self._note_quietly("end", exit_code=code, published=False, **known, error=said)
 
     def refused(self, error: AlreadyRunning) -> None:
         """Note a start for which somebody else held the audit; these lines need no lock."""
@@ -56,13 +54,24 @@ class Attempt:
             log.warning("the start of this run could not be noted: %s", trouble)
         self.failed(error)
 
-    def _note_end(self, **facts: Any) -> None:
+    def _note_quietly(self, event: str, **facts: Any) -> None:
         """A run has ended as it has: that it cannot be noted changes nothing about it."""
         try:
-            self._note("end", **facts)
+            self._note(event, **facts)
         except AuditError as trouble:
             log.warning("the end of this run could not be noted: %s", trouble)
 
     def _note(self, event: str, **facts: Any) -> None:
         at = self._now().isoformat(timespec="seconds")
         self._folder.note(event=event, at=at, attempt=self._id, **facts)
+
+
+def _facts(published: Published) -> dict[str, Any]:
+    summary = published.summary
+    return {
+        "exit_code": summary.exit_code,
+        "published": published.is_new,
+        "run_id": summary.run.run_id,
+        "manifest_sha256": published.manifest_sha256,
+        "is_current": published.is_current,
+    }

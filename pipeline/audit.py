@@ -146,6 +146,8 @@ class Audit:
     async def _run_locked(self) -> Published:
         unfinished = Unfinished(self._settings, self._folder, self._now())
         finished = self._finish_what_is_visible(unfinished)
+        untold = tuple(each for each in finished.values() if not self._is_tonights(each))
+        self._say_untold(untold)
         kept, discovered = unfinished.keep_input(), unfinished.keep_discovered()
         told = finished.get(unfinished.path(kept))
         published = self._published_already(told, discovered)
@@ -154,7 +156,19 @@ class Audit:
         with self._unless_published():
             for each in filter(None, (kept, discovered)):
                 each.path.unlink(missing_ok=True)
-        return published
+        return msgspec.structs.replace(published, untold=untold)
+
+    def _say_untold(self, untold: tuple[Published, ...]) -> None:
+        """Say and note how the runs of other dates ended, which no start has told anybody of."""
+        for each in untold:
+            self._attempt.finished(each)
+            log.warning(
+                "%s, which an earlier start has left, is published: exit %d: %s: %s",
+                each.address,
+                each.summary.exit_code,
+                each.summary.answer,
+                each.summary.headline,
+            )
 
     def _finish_what_is_visible(self, unfinished: Unfinished) -> dict[Path, Published]:
         """Finish every run of this audit that died when all but its tidying was done."""
@@ -294,6 +308,7 @@ class Audit:
                 timer.cancel()
         self._kept = journal.tally().kept
         self._check_signal()
+        self._kept = "all that was to be asked is answered and kept"
         if self._is_expired:
             self._give_up(journal)
 

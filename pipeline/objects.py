@@ -36,10 +36,18 @@ SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN")
 #: Where a variable can name the endpoint; the first that is set holds.
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
-#: Bounds on what is asked: for a connection, for more of an answer, for all of one, and for how
-#: long a request is tried again. A large object over a slow line may take its time.
+#: Bounds on what is asked: for a connection, for more of an answer, and for all of one. A large
+#: object over a slow line may take its time.
 _PATIENCE = {"connect_timeout": "5s", "read_timeout": "30s", "timeout": "15min"}
-_RETRIES, _RETRIED = 5, timedelta(minutes=1)
+
+#: A request is tried again so often, and for so long: with these waits, which have chance in them,
+#: for ten to thirty seconds where it is refused at once, as long as it takes a store to start anew.
+_RETRIES, _RETRIED = 10, timedelta(minutes=1)
+_WAITS = {
+    "init_backoff": timedelta(milliseconds=500),
+    "max_backoff": timedelta(seconds=4),
+    "base": 2,
+}
 
 #: Parts of a large object that are sent at once, of 5 MiB each.
 _PARTS_AT_ONCE = 4
@@ -99,7 +107,11 @@ class Objects:
             "allow_http": is_plain(os.environ),
             "allow_invalid_certificates": False,
         }
-        retries: Any = {"max_retries": _RETRIES, "retry_timeout": _RETRIED}
+        retries: Any = {
+            "max_retries": _RETRIES,
+            "retry_timeout": _RETRIED,
+            "backoff": _WAITS,
+        }
         with self._told(ConfigurationWrong, "be reached"):
             return S3Store(
                 self.bucket,
@@ -370,6 +382,10 @@ _HINTS = {
     **dict.fromkeys(
         ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
         _REGION,
+    ),
+    **dict.fromkeys(
+        ("SlowDown", "ServiceUnavailable", "InternalError", "HTTP status 503", "HTTP status 500"),
+        "the store has trouble of its own: wait until that is over",
     ),
     "NoSuchKey": "bring the object back, from a version or a copy",
     "InvalidObjectState": "the object is archived: restore it from there",

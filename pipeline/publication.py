@@ -46,7 +46,8 @@ class Published(msgspec.Struct, frozen=True):
     """A published run: its folder, address, summary, manifest's digest, and whether it is current.
 
     What is published in a store of objects has its address there, and in `path` a copy.
-    `is_new`: that this start published it.
+    `is_new`: that this start published it. `untold` are runs of other dates that an earlier start
+    had left and this one published on its way: nobody was told of them.
     """
 
     path: Path
@@ -55,6 +56,7 @@ class Published(msgspec.Struct, frozen=True):
     manifest_sha256: str
     is_current: bool
     is_new: bool = True
+    untold: "tuple[Published, ...]" = ()
 
 
 def read_published(path: Path) -> Published:
@@ -159,7 +161,7 @@ class Publisher:
     def finish(self, run_id: str) -> Published:
         """Finish what died after its run had become visible, and before all else was done."""
         run = read_run(self._folder.runs / run_id)
-        log.info("run %s is published already; finishing", run_id)
+        log.info("run %s was left by an earlier start; finishing", run_id)
         self._folder.finish(run_id)
         found, known = read_published(run.path), self._folder.current()
         previous = run.manifest.previous and run.manifest.previous.run_id

@@ -189,6 +189,7 @@ class StoredFolder(AuditFolder):
         mark = self._mark(run_id)
         if not mark.exists():
             return
+        log.info("putting up %s", self.address_of(run_id))
         put_run(self._own, run_id, self.runs / run_id, self._tick)
         with writing(mark):
             mark.unlink()

@@ -228,6 +228,57 @@ def test_fail_on_new(night: Night) -> None:
     assert run(night, 0, "--fresh").code == 1
 
 
+@pytest.mark.parametrize("died", ["killed_before_pointing", "killed_before_tidying"])
+def test_what_nobody_was_told_of_is_new(night: Night, died: str) -> None:
+    """A night that died when all but its end was done is finished by the next night's start."""
+    night.run("--fail-on", "new")
+    night.become(t0="absent")
+    night.run("--fail-on", "new", set_up=f"tests.nights:tomorrow,tests.nights:{died}")
+    left = max(night.books.runs, key=lambda path: path.name)
+
+    told = night.run("--fail-on", "new", "--quiet", set_up="tests.nights:two_days_later")
+
+    assert told.code == 4
+    assert changes(told)["newly_open"] == 0
+    tomorrow = (TODAY + timedelta(days=1)).isoformat()
+    assert (
+        f"Newly open since {tomorrow}: nothing. What was newly open on {tomorrow} counts too"
+        in (told.err)
+    )
+    assert f"{left.name} was left by an earlier start, and is published now too: exit 4" in told.err
+    noted = [each for each in night.books.attempts() if each["event"] == "finished"]
+    assert [(each["run_id"], each["exit_code"]) for each in noted] == [(left.name, 4)]
+    again = night.run("--fail-on", "new", "--fresh", set_up="tests.nights:in_three_days")
+    assert again.code == 3
+    assert "counts too" not in again.err
+
+
+def test_a_quiet_good_night_tells_what_was_left(night: Night) -> None:
+    write_input(night.input, night.scene.triples[1:3])
+    night.input.write_text(night.input.read_text("utf-8").rpartition("x,")[0], "utf-8")
+    night.run("--quiet", set_up="tests.nights:killed_before_tidying")
+    (left,) = night.books.runs
+
+    told = night.run("--quiet", set_up="tests.nights:tomorrow")
+    quiet = night.run("--quiet", set_up="tests.nights:two_days_later")
+
+    assert told.code == 0
+    assert f"{left.name} was left by an earlier start, and is published now too: exit 0" in told.err
+    assert len(told.err.splitlines()) == 1
+    assert (quiet.code, quiet.err) == (0, "")
+
+
+def test_what_was_left_and_brought_nothing_new_does_not_count(night: Night) -> None:
+    night.run("--fail-on", "new")
+    night.run(set_up="tests.nights:tomorrow,tests.nights:killed_before_tidying")
+
+    told = night.run("--fail-on", "new", set_up="tests.nights:two_days_later")
+
+    assert told.code == 3
+    assert "was left by an earlier start" in told.err
+    assert "counts too" not in told.err
+
+
 def test_fail_on_new_is_told_to_whoever_watches(night: Night, tmp_path: Path) -> None:
     run(night, 1)
     metrics = tmp_path / "audit.prom"

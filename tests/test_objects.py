@@ -3,11 +3,14 @@
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import trustme
 
-from pipeline.errors import ConfigurationWrong, InputMissing
+from pipeline.errors import ConfigurationWrong, InputMissing, OutputsUnwritable
 from pipeline.objects import Objects, code_of, is_plain
 from pipeline.published import find_run
 
@@ -127,3 +130,50 @@ def test_nothing_is_asked_for_a_name_that_is_a_path() -> None:
     """There is no endpoint: a request would end as another error."""
     with pytest.raises(InputMissing, match="there is no run '/nowhere/at/all' in s3://backups"):
         find_run(Objects("s3://backups"), "/nowhere/at/all")
+
+
+@contextmanager
+def refusing(count: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A store that refuses so many requests, as one does that starts; gives what it was asked."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            asked.append(self.path)
+            is_refused = len(asked) <= count
+            self.send_response(503 if is_refused else 200)
+            body = b"<Error><Code>SlowDown</Code></Error>" if is_refused else b""
+            self.send_header("ETag", '"1"')
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    try:
+        yield asked
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_store_that_starts_anew_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    with refusing(7, monkeypatch) as asked:
+        Objects("s3://backups/x").put("name", b"content")
+
+    assert asked == ["/backups/x/name"] * 8
+
+
+def test_a_store_that_goes_on_refusing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.objects._RETRIES", 1)
+    with refusing(10, monkeypatch), pytest.raises(OutputsUnwritable, match="SlowDown") as raised:
+        Objects("s3://backups/x").put("name", b"content")
+
+    assert "wait until that is over; then start the same command again" in raised.value.hint

@@ -194,6 +194,20 @@ def test_a_signal_is_heard_between_two_objects(stored: Stored) -> None:
     assert stored.left_over == []
 
 
+def test_what_was_left_is_put_up_on_a_later_date_too_and_said(stored: Stored) -> None:
+    assert stored.run(set_up="tests.store:told_to_stop", at=4).code == 143
+    assert stored.runs == []
+
+    ended = stored.run("--quiet", set_up="tests.nights:tomorrow")
+
+    assert ended.code == EXPECTED, ended.err
+    assert len(stored.runs) == 2
+    left = min(stored.runs)
+    assert f"{left} was left by an earlier start, and is published now too: exit 4" in ended.err
+    assert ended.out.splitlines()[-1].endswith(stored.check())
+    assert stored.left_over == []
+
+
 def test_what_the_store_refuses_is_put_up_by_the_next_start(stored: Stored) -> None:
     refused = stored.run(set_up="tests.store:gone", at=4)
     assert refused.code == 73
@@ -221,7 +235,7 @@ def test_what_the_store_refuses_is_put_up_by_the_next_start(stored: Stored) -> N
 def test_a_store_that_cannot_be_used_is_said_before_atlas_is_asked(
     stored: Stored, env: dict[str, str], said: str
 ) -> None:
-    ended = stored.start(stored.night.input, env=env)
+    ended = stored.start(stored.night.input, set_up="tests.store:impatient", env=env)
 
     assert ended.code == (73 if said == "no connection" else 78)
     assert said in ended.err

@@ -134,6 +134,7 @@ def test_a_night_is_not_taken_for_the_one_before_it(night: Night) -> None:
     assert ended.run.name != before.name
     assert len(night.books.runs) == 2
     assert facts(ended.run)["audit_date"] == datetime.now(UTC).date() + timedelta(days=1)
+    assert f"{before}, which an earlier start has left, is published: exit 4: No: " in ended.err
     night.books.check_settled()
 
 
@@ -147,7 +148,10 @@ def test_what_became_visible_is_finished_by_the_next_start_of_the_audit(night: N
     ended = night.run()
 
     assert ended.code == 77
-    assert f"run {first.name} is published already; finishing" in ended.err
+    assert f"run {first.name} was left by an earlier start; finishing" in ended.err
+    assert (
+        "which an earlier start has left" not in ended.err
+    )  # whoever looks for tonight's run is told of it
     assert night.books.current == first
     assert "left unfinished" not in ended.err
     night.atlas.play(NO_FAULTS)

@@ -60,10 +60,18 @@ def words_of(published: "Published", news: str = "") -> str:
     """
     is_current, summary = published.is_current, published.summary
     said = ["" if is_current else _NOT_CURRENT, f"{summary.answer}: {summary.headline}", news]
-    return " ".join(filter(None, [*said, *_lapsed(summary)]))
+    return " ".join(filter(None, [*said, *map(_left, published.untold), *_lapsed(summary)]))
 
 
 _NOT_CURRENT = "published, but not current: a later night's run is, or another of this night."
+
+
+def _left(untold: "Published") -> str:
+    summary = untold.summary
+    return (
+        f"{summary.run.run_id} was left by an earlier start, and is published now too: "
+        f"exit {summary.exit_code}."
+    )
 
 
 def _lapsed(summary: "Summary") -> list[str]:
@@ -106,8 +114,9 @@ def say_published(
     report = f"{published.address}/report.html"
     digest = f"manifest sha256:{published.manifest_sha256}"
     said = f"{words_of(published, news)} Report: {report} ({digest})"
-    talk.say_end(code, said, hint=hint, is_notable=not published.is_current)
-    if code or not quiet or not published.is_current:
+    is_notable = not published.is_current or bool(published.untold)
+    talk.say_end(code, said, hint=hint, is_notable=is_notable)
+    if code or not quiet or is_notable:
         print_result(published.address)
 
 

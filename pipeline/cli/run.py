@@ -254,7 +254,7 @@ def _final_code(published: "Published", fail_on: FailOn, *, exit_zero: bool) -> 
     """The code that the process ends with, which the options may make milder than the run's own."""
     code, changes = published.summary.exit_code, published.summary.changes
     # Without a run to compare with, or where it cannot be read, everything counts as new.
-    is_known = changes is not None and not changes.has_newly_open
+    is_known = changes is not None and not changes.has_newly_open and not _untold_news(published)
     if changes is not None and is_known and fail_on is FailOn.NEW and code != _exit_zero(code):
         log.info("what is open was open in %s already", changes.since_run_id)
         return _exit_zero(code)
@@ -274,7 +274,23 @@ def _news(published: "Published", fail_on: FailOn) -> str:
         (changes.newly_open_findings, "finding on clusters"),
     )
     said = " and ".join(f"{count:,} {noun}" for count, noun in counts if count)
-    return f"Newly open since {changes.since_audit_date}: {said or 'nothing'}."
+    found = f"Newly open since {changes.since_audit_date}: {said or 'nothing'}."
+    return " ".join([found, *map(_counted_too, _untold_news(published))])
+
+
+def _untold_news(published: "Published") -> list["Published"]:
+    """Those of the runs that nobody was told of in which something was newly open."""
+    return [
+        each
+        for each in published.untold
+        if each.summary.exit_code != _exit_zero(each.summary.exit_code)
+        and (each.summary.changes is None or each.summary.changes.has_newly_open)
+    ]
+
+
+def _counted_too(untold: "Published") -> str:
+    day = untold.summary.run.audit_date
+    return f"What was newly open on {day} counts too: nobody was told of it."
 
 
 def _hint(published: "Published") -> str:

@@ -116,7 +116,7 @@ class LoadRefused(AuditError):
     """A run was not loaded: the warehouse refuses it, or what is there is better."""
 
     exit_code = ExitCode.LOAD_REFUSED
-    hint = "nothing was changed in the warehouse"
+    hint = "nothing was changed in the warehouse; load the run again"
 
 
 class AlreadyRunning(AuditError):

@@ -37,7 +37,8 @@ def load(
 
     The address comes from CHECKPOINT_AUDIT_WAREHOUSE_URL, or from the file that
     CHECKPOINT_AUDIT_WAREHOUSE_URL_FILE names. Ends with 0 once all is loaded, however the run
-    itself ended; with 74, and the warehouse as it was, where it is not.
+    itself ended; with 74 where it is not, and the warehouse is as it was then (where the connection
+    is lost in the last moment, this is not known, and the last line says so: load the run again).
     """
     from pipeline import talk
     from pipeline.published import find_run

@@ -3,11 +3,14 @@
 Whatever their libraries raise becomes `LoadRefused` here, in the warehouse's own words.
 """
 
+import errno
 import hashlib
 import importlib
 import importlib.util
+import os
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,12 +19,31 @@ from pipeline.tables import LOADS
 from pipeline.warehouse.address import Address
 from pipeline.warehouse.dialects import DUCKDB, POSTGRES
 from pipeline.warehouse.statements import LOADED
+from pipeline.warehouse.stopping import Doing, Stoppable
 
 #: Letters of what a warehouse says that are shown.
 _SAID = 500
 
 #: What a load waits for another one, or for a server to answer. Seconds.
 _LOCK_S, _CONNECT_S = 600, 15
+
+#: What a statement has to end by itself after a signal, and then a server to answer that it is
+#: cancelled. Seconds.
+_GRACE_S, _ANSWER_S = 0.5, 3
+
+#: What we want of a connection where the address says nothing else: among it, that a server that
+#: is not there any more is noticed within a minute.
+_WANTED = {
+    "connect_timeout": _CONNECT_S,
+    "application_name": "checkpoint-audit",
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+#: How a disk that is full is told of: by the system, and by DuckDB of what it puts aside.
+_FULL = ("no space left on device", "disk quota exceeded", "max_temp_directory_size")
 
 Row = tuple[Any, ...]
 
@@ -101,6 +123,21 @@ def said(error: BaseException) -> str:
     return text if len(text) <= _SAID else f"{text[:_SAID]}…"
 
 
+def full_disk(error: BaseException) -> str:
+    """Give what to do about an error where a disk is full, and nothing where it is another."""
+    is_full = (
+        getattr(error, "pgcode", None) == "53100"  # disk_full, in whatever language it is said
+        or getattr(error, "errno", None) in {errno.ENOSPC, errno.EDQUOT}
+        or any(words in str(error).lower() for words in _FULL)
+    )
+    if not is_full:
+        return ""
+    return (
+        "nothing was changed in the warehouse; free space on its disk, or here in the folder for "
+        "temporary files, and load the run again"
+    )
+
+
 # --- PostgreSQL ---------------------------------------------------------------------------------
 
 
@@ -114,11 +151,17 @@ class _Postgres:
     #: EXTRACT gives a NUMERIC, which is exact.
     microseconds = "EXTRACT(EPOCH FROM {}) * 1000000"
 
-    def __init__(self, address: Address, told: Mapping[str, Any], connection: Any) -> None:
+    def __init__(
+        self, address: Address, told: Mapping[str, Any], connection: Any, stoppable: Stoppable
+    ) -> None:
         """`told` is what the address says, without the password."""
         self._address = address
         self._told = told
         self._connection = connection
+        self._stoppable = stoppable
+        ((self._began_at,),) = self.rows(
+            "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+        )
 
     @property
     def encoding(self) -> str:
@@ -130,13 +173,56 @@ class _Postgres:
 
         try:
             yield
-        except psycopg2.Error as error:
+        except (psycopg2.Error, TimeoutError) as error:
             raise _refused(self._address, error) from None
 
     def rows(self, statement: str, parameters: Sequence[Any] = ()) -> list[Row]:
-        with self._translated(), self._connection.cursor() as cursor:
+        with self._translated():
+            return self._stoppable.do(lambda: self._rows(statement, parameters), self._end)
+
+    def _rows(self, statement: str, parameters: Sequence[Any]) -> list[Row]:
+        with self._connection.cursor() as cursor:
             cursor.execute(statement.replace("?", "%s"), parameters or None)
             return list(cursor.fetchall()) if cursor.description else []
+
+    def _end(self, statement: Doing[list[Row]]) -> None:
+        """See to it that a statement ends, whether the server answers or not."""
+        if statement.wait(_GRACE_S):
+            return
+        cancelling = Doing(self._cancel)
+        cancelling.begin()
+        if statement.wait(_ANSWER_S):
+            # Otherwise it might yet cancel another statement.
+            cancelling.wait(_ANSWER_S)
+            return
+        self._cut()
+        statement.wait(_ANSWER_S)
+
+    def _cancel(self) -> None:
+        """Cancel what is under way, by another connection.
+
+        psycopg2's own `cancel` lets no other thread go on until the server has answered.
+        """
+        import psycopg2
+
+        info = self._connection.info
+        there = {**info.dsn_parameters, **self._told, "password": info.password}
+        with closing(psycopg2.connect(**there)) as other, other.cursor() as cursor:
+            # The address may lead to another server this time, where the number is another's.
+            cursor.execute(
+                "SELECT pg_cancel_backend(pid) FROM pg_stat_activity "
+                "WHERE pid = %s AND backend_start = %s",
+                [info.backend_pid, self._began_at],
+            )
+
+    def _cut(self) -> None:
+        """Cut the connection, whatever waits for it."""
+        import psycopg2
+
+        with suppress(psycopg2.InterfaceError, OSError):  # it may be lost by itself just now
+            line = socket.socket(fileno=os.dup(self._connection.fileno()))
+            with line:
+                line.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -145,11 +231,30 @@ class _Postgres:
         self.rows("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
         try:
             yield
-            self.rows("COMMIT")
+            self._commit()
         except BaseException:
             if not self._connection.closed:
-                self.rows("ROLLBACK")
+                # What went wrong first is what is told, and the connection ends soon.
+                with suppress(LoadRefused):
+                    self.rows("ROLLBACK")
             raise
+
+    def _commit(self) -> None:
+        """Commit; where the answer is lost, `LoadRefused` says that it is not known what is there.
+
+        A server that has gone before is noticed by another statement, when it is known.
+        """
+        self.rows("SELECT 1")
+        try:
+            self.rows("COMMIT")
+        except LoadRefused as refused:
+            if not self._connection.closed:
+                raise
+            raise LoadRefused(
+                "it is not known whether the run was loaded, for the connection was lost while it "
+                f"was committed: {refused}",
+                hint="load the run again: that is safe whether it was loaded or not",
+            ) from None
 
     def lock(self, schema: str, create: Callable[[], None]) -> None:
         # Two that make the same table at once disturb each other, IF NOT EXISTS or not.
@@ -196,19 +301,21 @@ def _postgres(address: Address) -> Iterator[Connection]:
         ) from None
     # Whatever the environment says: what does not fit into the database is for the server to say.
     told["client_encoding"] = "UTF8"
-    ours = {"connect_timeout": _CONNECT_S, "application_name": "checkpoint-audit"}
-    try:
-        connection = psycopg2.connect(make_dsn(**{**ours, **told}))
-    except psycopg2.Error as error:
-        raise _refused(address, error) from None
-    with closing(connection):
-        connection.autocommit = True  # transactions are begun by name
-        told.pop("password", None)
-        found = _Postgres(address, told, connection)
-        found.rows(f"SET lock_timeout = '{_LOCK_S}s'")
-        # As many digits as a number has; a role may have fewer, and sums would differ.
-        found.rows("SET extra_float_digits = 3")
-        yield found
+    stoppable = Stoppable()
+    with stoppable.hearing():
+        try:
+            dsn = make_dsn(**{**_WANTED, **told})
+            connection = stoppable.do(lambda: psycopg2.connect(dsn))
+        except psycopg2.Error as error:
+            raise _refused(address, error) from None
+        with closing(connection):
+            connection.autocommit = True  # transactions are begun by name
+            told.pop("password", None)
+            found = _Postgres(address, told, connection, stoppable)
+            found.rows(f"SET lock_timeout = '{_LOCK_S}s'")
+            # As many digits as a number has; a role may have fewer, and sums would differ.
+            found.rows("SET extra_float_digits = 3")
+            yield found
 
 
 def _number(name: str) -> int:
@@ -297,7 +404,7 @@ def _duckdb(address: Address) -> Iterator[Connection]:
 
 
 def _refused(address: Address, error: BaseException) -> LoadRefused:
-    return LoadRefused(f"{address.shown} refused: {said(error)}")
+    return LoadRefused(f"{address.shown} refused: {said(error)}", hint=full_disk(error))
 
 
 _KINDS: dict[str, tuple[str, Callable[[Address], AbstractContextManager[Connection]]]] = {

@@ -47,7 +47,7 @@ def load(
 
     `now` is aware. Raises `LoadRefused` where the warehouse refuses, or the run should not take the
     place of what is there (unless `replace_anyway`), and `InputUnusable` where the run is not as it
-    was published; the tables are then as they were.
+    was published; the tables are then as they were, unless the error says that this is not known.
     """
     contents = contents_of(run)
     try:
@@ -70,8 +70,8 @@ def _staging(connection: Connection) -> Iterator[str]:
     _drop_abandoned(connection)
     stage = _STAGE + secrets.token_hex(6)
     connection.hold(stage)
-    connection.rows(f"CREATE SCHEMA {stage}")
     try:
+        connection.rows(f"CREATE SCHEMA {stage}")
         for statement in create_tables(stage, connection.types):
             connection.rows(statement)
         yield stage

@@ -24,7 +24,7 @@ from pipeline.evidence import reading
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.tables import Table
 from pipeline.warehouse import tallies
-from pipeline.warehouse.connections import Connection, said
+from pipeline.warehouse.connections import Connection, full_disk, said
 from pipeline.warehouse.statements import LOADED
 
 log = logging.getLogger(__name__)
@@ -132,7 +132,8 @@ def _load(
         if isinstance(origin, AuditError):  # while the rows were read
             raise origin from None
         raise LoadRefused(
-            f"the rows could not be staged: {said(origin)}", hint=_hint(connection)
+            f"the rows could not be staged: {said(origin)}",
+            hint=full_disk(origin) or _hint(connection),
         ) from None
 
 

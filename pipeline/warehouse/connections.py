@@ -19,7 +19,7 @@ from pipeline.tables import LOADS
 from pipeline.warehouse.address import Address
 from pipeline.warehouse.dialects import DUCKDB, POSTGRES
 from pipeline.warehouse.statements import LOADED
-from pipeline.warehouse.stopping import Doing, Stoppable
+from pipeline.warehouse.waiting import Doing, Stoppable
 
 #: Letters of what a warehouse says that are shown.
 _SAID = 500

@@ -29,7 +29,7 @@ _LOCK_S, _CONNECT_S = 600, 15
 
 #: What a statement has to end by itself after a signal, and then a server to answer that it is
 #: cancelled. Seconds.
-_GRACE_S, _ANSWER_S = 0.5, 3
+_GRACE_S, _ANSWER_S = 0.5, 5
 
 #: What we want of a connection where the address says nothing else: among it, that a server that
 #: is not there any more is noticed within a minute.

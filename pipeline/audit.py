@@ -106,6 +106,7 @@ class Audit:
         self._signal: int | None = None
         self._is_expired = False
         self._kept = ""
+        self._untold: tuple[Published, ...] = ()
         self._collector: Collector | None = None
         self._collecting: asyncio.Task[None] | None = None
 
@@ -146,8 +147,31 @@ class Audit:
     async def _run_locked(self) -> Published:
         unfinished = Unfinished(self._settings, self._folder, self._now())
         finished = self._finish_what_is_visible(unfinished)
-        untold = tuple(each for each in finished.values() if not self._is_tonights(each))
-        self._say_untold(untold)
+        self._untold = tuple(each for each in finished.values() if not self._is_tonights(each))
+        for each in self._untold:
+            self._attempt.finished(each)
+        try:
+            published = await self._publish_asked(unfinished, finished)
+        except BaseException:
+            self._say_untold()
+            raise
+        return msgspec.structs.replace(published, untold=self._untold)
+
+    def _say_untold(self) -> None:
+        """Say how the runs of other dates ended that were left, as no last line will name them."""
+        for each in self._untold:
+            log.warning(
+                "%s, which an earlier start has left, is published: exit %d: %s: %s",
+                each.address,
+                each.summary.exit_code,
+                each.summary.answer,
+                each.summary.headline,
+                extra={"unquiet": True},
+            )
+
+    async def _publish_asked(
+        self, unfinished: Unfinished, finished: dict[Path, Published]
+    ) -> Published:
         kept, discovered = unfinished.keep_input(), unfinished.keep_discovered()
         told = finished.get(unfinished.path(kept))
         published = self._published_already(told, discovered)
@@ -156,19 +180,7 @@ class Audit:
         with self._unless_published():
             for each in filter(None, (kept, discovered)):
                 each.path.unlink(missing_ok=True)
-        return msgspec.structs.replace(published, untold=untold)
-
-    def _say_untold(self, untold: tuple[Published, ...]) -> None:
-        """Say and note how the runs of other dates ended, which no start has told anybody of."""
-        for each in untold:
-            self._attempt.finished(each)
-            log.warning(
-                "%s, which an earlier start has left, is published: exit %d: %s: %s",
-                each.address,
-                each.summary.exit_code,
-                each.summary.answer,
-                each.summary.headline,
-            )
+        return published
 
     def _finish_what_is_visible(self, unfinished: Unfinished) -> dict[Path, Published]:
         """Finish every run of this audit that died when all but its tidying was done."""
@@ -225,9 +237,11 @@ class Audit:
             self._begun()
             self._attempt.run_id = journal.fact("run_id")
             published = await self._collect_and_publish(journal, kept, discovered)
+        left = {each.summary.run.run_id for each in self._untold}
+        self._publisher.keep(unfinished.parents(journal.path) | left)
+        # Last: with its journal gone, a run that nobody was told of is not known to be one.
         with self._unless_published():
             remove_journal(journal.path)
-        self._publisher.keep(unfinished.parents(journal.path))
         return published
 
     def _say_unsigned(self) -> None:
@@ -308,9 +322,10 @@ class Audit:
                 timer.cancel()
         self._kept = journal.tally().kept
         self._check_signal()
-        self._kept = "all that was to be asked is answered and kept"
         if self._is_expired:
             self._give_up(journal)
+        else:
+            self._kept = "all that was to be asked is answered and kept"
 
     def _time_to_ask(self, tally: Tally) -> float | None:
         """Seconds until what is left to the deadline is needed for publishing; None: for ever.

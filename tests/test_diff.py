@@ -268,6 +268,29 @@ def test_a_quiet_good_night_tells_what_was_left(night: Night) -> None:
     assert (quiet.code, quiet.err) == (0, "")
 
 
+def test_a_start_that_fails_tells_what_was_left(night: Night) -> None:
+    night.run(set_up="tests.nights:killed_before_tidying")
+    (left,) = night.books.runs
+
+    failed = night.run("--quiet", "--strict", set_up="tests.nights:tomorrow")
+
+    assert failed.code == 65
+    said = failed.err.splitlines()
+    assert f"{left}, which an earlier start has left, is published: exit 4: No: " in said[0]
+    assert said[-1].startswith("checkpoint-audit: exit 65")
+
+
+def test_what_was_left_is_kept(night: Night) -> None:
+    """Whatever `--keep` says: it is named on the last line, to be loaded."""
+    night.run(set_up="tests.nights:killed_before_tidying")
+    (left,) = night.books.runs
+
+    night.run("--keep", "1", set_up="tests.nights:in_three_days")
+
+    assert left in night.books.runs
+    assert len(night.books.runs) == 2
+
+
 def test_what_was_left_and_brought_nothing_new_does_not_count(night: Night) -> None:
     night.run("--fail-on", "new")
     night.run(set_up="tests.nights:tomorrow,tests.nights:killed_before_tidying")

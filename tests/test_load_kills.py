@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,7 @@ def killed_after_the_commit() -> None:
 
 
 def told_to_stop() -> None:
-    """SIGTERM, while dlt has the signals."""
+    """SIGTERM, while dlt is sent the rows."""
     batches = staging._standing_in
 
     def sending(content: staging.Content, stand_in: str) -> Iterator[object]:
@@ -96,6 +96,29 @@ def told_to_stop() -> None:
         yield from batches(content, stand_in)
 
     setattr(staging, "_standing_in", sending)  # noqa: B010
+
+
+def told_to_stop_when_normalized() -> None:
+    from dlt.normalize.normalize import Normalize
+
+    _told_to_stop_after(Normalize)
+
+
+def told_to_stop_when_loaded() -> None:
+    from dlt.load.load import Load
+
+    _told_to_stop_after(Load)
+
+
+def _told_to_stop_after(step: Any) -> None:
+    run = step.run
+
+    def running(*args: Any, **more: Any) -> Any:
+        found = run(*args, **more)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    step.run = running
 
 
 def broken_within_dlt() -> None:
@@ -226,13 +249,17 @@ def test_after_a_failed_load_the_next_one_loads_its_own_run(url: str, tmp_path: 
     assert held(url) == wanted(tonight)
 
 
-def test_told_to_stop(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "when", [told_to_stop, told_to_stop_when_normalized, told_to_stop_when_loaded]
+)
+def test_told_to_stop(when: Callable[[], None], url: str, tmp_path: Path) -> None:
     old = Made(tmp_path, SIZES)
     load(old, url)
     temporary = tmp_path / "temporary"
     temporary.mkdir()
 
-    ended = start(url, Made(tmp_path, FEWER, started_at=NIGHT + HOUR), "told_to_stop", temporary)
+    new = Made(tmp_path, FEWER, started_at=NIGHT + HOUR)
+    ended = start(url, new, when.__name__, temporary)
 
     assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
     assert "start the same command again" in ended.stderr.splitlines()[-1]

@@ -134,7 +134,7 @@ def test_a_night_is_not_taken_for_the_one_before_it(night: Night) -> None:
     assert ended.run.name != before.name
     assert len(night.books.runs) == 2
     assert facts(ended.run)["audit_date"] == datetime.now(UTC).date() + timedelta(days=1)
-    assert f"{before}, which an earlier start has left, is published: exit 4: No: " in ended.err
+    assert f"{before.name} was left by an earlier start, and is published now too" in ended.err
     night.books.check_settled()
 
 

@@ -290,7 +290,7 @@ def _untold_news(published: "Published") -> list["Published"]:
 
 def _counted_too(untold: "Published") -> str:
     day = untold.summary.run.audit_date
-    return f"What was newly open on {day} counts too: nobody was told of it."
+    return f"What was newly open on {day} counts too: that run was left by an earlier start."
 
 
 def _hint(published: "Published") -> str:

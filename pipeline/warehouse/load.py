@@ -57,7 +57,7 @@ def load(
             fill(connection, stage, contents)
             return swap.do(now)
     except Interrupted as stop:
-        again = "start the same command again: it loads the whole run"
+        again = "start the same command again: it loads the run, whether or not that was done"
         raise Interrupted(stop.code - 128, hint=again) from None
 
 

@@ -33,7 +33,12 @@ log = logging.getLogger(__name__)
 _BEFORE = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_DISABLE_PLUGINS": "true"}
 
 _CONFIGURATION: dict[str, dict[str, Any]] = {
-    "runtime": {"dlthub_telemetry": False, "log_level": "CRITICAL"},
+    # Signals stay ours: dlt makes a failure of one that comes between its steps, or forgets it.
+    "runtime": {
+        "dlthub_telemetry": False,
+        "log_level": "CRITICAL",
+        "intercept_signals": False,
+    },
     "load": {"workers": 4, "raise_on_max_retries": 1},
     "normalize": {"workers": 1, "data_writer": {"disable_compression": True}},
     "data_writer": {"disable_compression": True},
@@ -125,7 +130,7 @@ def _load(
     ]
     try:
         pipeline.run(resources, loader_file_format=connection.file_format)
-    except SignalReceivedException as stop:
+    except SignalReceivedException as stop:  # of an older dlt, which keeps the signals all the same
         raise Interrupted(stop.signal_code) from None
     except (DltException, OSError) as error:
         origin = _origin(error)

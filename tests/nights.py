@@ -166,6 +166,12 @@ def killed_before_tidying() -> None:
     put(pipeline.audit, "remove_journal", lambda _: os.kill(os.getpid(), signal.SIGKILL))
 
 
+def killed_while_old_runs_go() -> None:
+    from pipeline.publication import Publisher
+
+    put(Publisher, "keep", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+
 def two_days_later() -> None:
     _clock(timedelta(days=2))
 

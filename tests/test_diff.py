@@ -228,7 +228,9 @@ def test_fail_on_new(night: Night) -> None:
     assert run(night, 0, "--fresh").code == 1
 
 
-@pytest.mark.parametrize("died", ["killed_before_pointing", "killed_before_tidying"])
+@pytest.mark.parametrize(
+    "died", ["killed_before_pointing", "killed_while_old_runs_go", "killed_before_tidying"]
+)
 def test_what_nobody_was_told_of_is_new(night: Night, died: str) -> None:
     """A night that died when all but its end was done is finished by the next night's start."""
     night.run("--fail-on", "new")

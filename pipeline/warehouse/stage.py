@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.errors import AuditError, InputUnusable, Interrupted, LoadRefused
+from pipeline.errors import AuditError, InputUnusable, LoadRefused
 from pipeline.evidence import reading
 from pipeline.published import AS_IT_WAS, PublishedRun
 from pipeline.tables import Table
@@ -111,7 +111,7 @@ def _load(
 ) -> None:
     os.environ.update(_BEFORE)
     import dlt
-    from dlt.common.exceptions import DltException, SignalReceivedException
+    from dlt.common.exceptions import DltException
 
     _forget(folder)
     pipeline = dlt.pipeline(
@@ -130,11 +130,9 @@ def _load(
     ]
     try:
         pipeline.run(resources, loader_file_format=connection.file_format)
-    except SignalReceivedException as stop:  # of an older dlt, which keeps the signals all the same
-        raise Interrupted(stop.signal_code) from None
     except (DltException, OSError) as error:
         origin = _origin(error)
-        if isinstance(origin, AuditError):  # while the rows were read
+        if isinstance(origin, AuditError):  # while the rows were read, or a signal
             raise origin from None
         raise LoadRefused(
             f"the rows could not be staged: {said(origin)}",

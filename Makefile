@@ -52,7 +52,8 @@ audit: venv ## audit the triples of INPUT (credentials from the environment)
 
 test: lint types ## everything that must hold: lint, types, tests
 	@echo '==> pytest'
-	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder \
+	  --max-worker-restart 0 $(ARGS)
 
 lint: venv-dev ## ruff, formatting, import rules
 	@echo '==> ruff check'

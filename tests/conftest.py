@@ -22,6 +22,7 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+@pytest.hookimpl(optionalhook=True)  # as it is with -p no:xdist
 def pytest_xdist_auto_num_workers() -> int:
     """One more than there are processors, as many tests wait; more than four have no room."""
     return min((os.cpu_count() or 1) + 1, 4)

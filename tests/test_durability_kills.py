@@ -96,11 +96,13 @@ class Night:
         """Start and kill; False where the process had ended before."""
         process = self.start()
         moment = self._chance.choice((self._some_time, self._some_requests, self._publishing))()
-        while process.poll() is None and not moment():
+        until = time.monotonic() + 120
+        while process.poll() is None and not moment() and time.monotonic() < until:
             time.sleep(0.002)
         stage = self._stage()
         process.kill()
         _, err = process.communicate()
+        assert time.monotonic() < until, f"it does not go on: {stage}\n{err}"
         if process.returncode != -signal.SIGKILL:
             assert process.returncode == 4, err
             return False

@@ -69,7 +69,8 @@ class Between:
             while (some := source.recv(65536)) and passes(some):
                 if not self.silent.is_set():
                     target.sendall(some)
-            for line in (source, target):
+        for line in (source, target):
+            with suppress(OSError):  # one that is closed already; the other may still be waited for
                 line.shutdown(socket.SHUT_RDWR)
 
 

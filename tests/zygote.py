@@ -9,6 +9,7 @@ the arguments and the environment that the request names, and its fault (see `fa
     {"status": …}    as os.waitpid gives it, when it has ended
 """
 
+import faulthandler
 import gc
 import importlib
 import json
@@ -20,6 +21,9 @@ from typing import Any, NoReturn
 
 from pipeline.errors import AuditError
 from tests import faultpoints
+
+#: What a start may take. Seconds.
+_PATIENCE_S = 300
 
 
 def _import_all() -> None:
@@ -80,6 +84,8 @@ def _run(request: dict[str, Any]) -> int:
     log = os.open(folder / "points", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
     os.environ.clear()
     os.environ.update(request["env"])
+    # One that waits for ever says where, and ends.
+    faulthandler.dump_traceback_later(_PATIENCE_S, exit=True, file=2)
     sys.argv = ["checkpoint-audit", *request["args"]]
     for place in request["set_up"]:
         module, _, name = place.partition(":")

@@ -58,7 +58,7 @@ class Postgres:
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     """Run one statement in a transaction of its own; gives its rows, if it has any."""
-    connection = psycopg2.connect(url)
+    connection = psycopg2.connect(url, options="-c statement_timeout=5min")
     try:
         connection.autocommit = True  # CREATE DATABASE wants no transaction around it
         with connection.cursor() as cursor:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.tables import LOADS, RUNS, TABLES, Table
 from pipeline.warehouse.dialects import DIALECTS
 from pipeline.warehouse.script import counts_of, script
+from tests import clickhouse
 
 SCHEMA = "checkpoint_audit"
 Row = tuple[Any, ...]
@@ -167,24 +168,22 @@ class Postgres(Warehouse):
 class ClickHouse(Warehouse):
     name = "clickhouse"
 
-    def __init__(self, folder: Path, session: Any) -> None:
+    def __init__(self, folder: Path, session: clickhouse.Session) -> None:
         super().__init__(folder)
         self._session = session
 
     def execute(self, text: str) -> None:
         """One statement after the other: a session takes one at a time."""
-        from chdb._exceptions import ChdbError  # not that of `chdb`, which has its name
-
         uncommented = re.sub(r"^--.*\n", "", text, flags=re.MULTILINE)
         for statement in uncommented.split(";\n"):
             if statement.strip():
                 try:
                     self._session.query(statement)
-                except ChdbError as error:
+                except clickhouse.Refused as error:
                     raise Refused(str(error)) from error
 
     def query(self, sql: str) -> pa.Table:
-        found = self._session.query(sql, "ArrowStream").bytes()
+        found = self._session.query(sql, "ArrowStream")
         return pa.ipc.open_stream(found).read_all()
 
     def refuse_findings(self) -> None:

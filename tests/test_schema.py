@@ -24,6 +24,7 @@ from pipeline.warehouse.address import read_address
 from pipeline.warehouse.dialects import DIALECTS, Dialect, Place
 from pipeline.warehouse.script import checked_location, counts_of, script, sections
 from pipeline.warehouse.statements import checked_schema
+from tests import clickhouse as clickhouses
 from tests.recorded import START, Answers, Recorder, document, good, of_every_kind, ref
 from tests.scripted import (
     SCHEMA,
@@ -278,21 +279,17 @@ def runs(tmp_path: Path) -> Runs:
 
 
 @pytest.fixture(scope="module")
-def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """ClickHouse in this process: there can be one."""
-    from chdb import session as sessions
-
-    opened: Any = sessions.Session
-    made = opened(str(tmp_path_factory.mktemp("clickhouse")))
-    try:
-        yield made
-    finally:
-        made.close()
+def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[clickhouses.Session]:
+    with clickhouses.running(tmp_path_factory.mktemp("clickhouse")) as opened:
+        yield opened
 
 
 @pytest.fixture(params=["duckdb", "postgres", "clickhouse"])
 def warehouse(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: "servers.Postgres", session: Any
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    postgres: "servers.Postgres",
+    session: clickhouses.Session,
 ) -> Warehouse:
     folder = tmp_path / "warehouse"
     folder.mkdir()
@@ -494,7 +491,7 @@ def test_a_postgres_load_waits_for_one_that_is_under_way(
 
 
 @pytest.fixture
-def clickhouse(tmp_path: Path, session: Any) -> ClickHouse:
+def clickhouse(tmp_path: Path, session: clickhouses.Session) -> ClickHouse:
     session.query(f"DROP DATABASE IF EXISTS {SCHEMA}")
     return ClickHouse(tmp_path, session)
 

@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
+from tests import clickhouse
 from tests.recorded import START, Recorder, document, good, ref
 
 Shards = list[str | None]
@@ -78,12 +79,9 @@ def with_duckdb(nights: Path) -> Shards:
 
 
 def with_clickhouse(nights: Path) -> Shards:
-    from chdb import query as asked
-
-    ask: Any = asked
-
     query = f"SELECT shard_name FROM file('{pattern(nights)}', 'Parquet')"  # noqa: S608 - ours
-    found = ask(query, "ArrowStream").bytes()
+    with clickhouse.running(nights.parent / "clickhouse") as session:
+        found = session.query(query, "ArrowStream")
     return list(pa.ipc.open_stream(found).read_all().column(0).to_pylist())
 
 

@@ -4,11 +4,13 @@ Nothing is imported before the signals are in place but the errors and the stand
 nothing is imported outside of the `try`: a broken installation must not end with Python's own 1.
 """
 
+import atexit
 import io
 import json
 import os
 import signal
 import sys
+import threading
 import traceback
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -30,8 +32,7 @@ def main() -> NoReturn:
     except BaseException as error:  # noqa: BLE001 - the one boundary: whatever it is gets a code
         code = _say(error)
     _close_stdout()
-    # Explicitly: as PID 1 of a container, dying of a signal raised again would end with 0.
-    sys.exit(code)
+    _end(code)
 
 
 def _open_streams() -> None:
@@ -147,6 +148,19 @@ def _close_stdout() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _end(code: int) -> NoReturn:
+    """End the process, also where a thread of a library waits for what may never come.
+
+    Python would wait for that thread, and no signal is heard any more. Explicitly, in any case: as
+    PID 1 of a container, dying of a signal raised again would end with 0.
+    """
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    if any(not each.daemon for each in others):
+        atexit._run_exitfuncs()  # noqa: SLF001 - folders for temporary files go then
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -94,17 +94,26 @@ class Committer(threading.Thread):
         while self._end not in words:
             self._due.wait(COMMIT_SECONDS)
             self._due.clear()
-            rows, words = self._take()
-            if rows and self._error is None:
-                self._try_commit(rows)
+            words = []
+            try:
+                self._commit(words)
+            except Exception as error:  # noqa: BLE001 - raised where the next row is put
+                self._error = error
             for word in words:
                 word.set()
         self._db.close()
 
-    def _take(self) -> tuple[dict[str, list[Row]], list[threading.Event]]:
-        """Take the rows of the next commit by statement, and who waits for it."""
+    def _commit(self, words: list[threading.Event]) -> None:
+        """Commit what was put; `words` gets who waits for it."""
+        rows = self._take(words)
+        if rows and self._error is None:
+            with transaction(self._db):
+                for statement, these in rows.items():
+                    _insert(self._db, statement, self._pack(statement, these))
+
+    def _take(self, words: list[threading.Event]) -> dict[str, list[Row]]:
+        """Take the rows of the next commit by statement."""
         rows: dict[str, list[Row]] = {}
-        words: list[threading.Event] = []
         for _ in range(len(self._put)):
             taken = self._put.popleft()
             if isinstance(taken, threading.Event):
@@ -112,15 +121,7 @@ class Committer(threading.Thread):
             else:
                 rows.setdefault(taken[0], []).append(taken[1])
                 self._taken_bytes += _size_of(taken[1])
-        return rows, words
-
-    def _try_commit(self, rows: Mapping[str, Sequence[Row]]) -> None:
-        try:
-            with transaction(self._db):
-                for statement, these in rows.items():
-                    _insert(self._db, statement, self._pack(statement, these))
-        except Exception as error:  # noqa: BLE001 - raised where the next row is put
-            self._error = error
+        return rows
 
 
 def _size_of(row: Row) -> int:

@@ -27,6 +27,9 @@ KILLS = int(os.environ.get("CHECKPOINT_AUDIT_TEST_KILLS", "12"))
 SEED = int(os.environ.get("CHECKPOINT_AUDIT_TEST_SEED", "7"))
 CONCURRENCY = 32
 
+#: What a start may take until it is killed, or has ended. Seconds.
+PATIENCE_S = 120
+
 #: A run is let alone after so many kills.
 KILLS_A_RUN = 4
 
@@ -54,7 +57,7 @@ class Night:
                 *(*PROGRAM, "run", str(self._input), "--output-dir", str(self._folder / "out")),
                 *("--concurrency", str(CONCURRENCY)),
             ],
-            env=self._atlas.env,
+            env={**self._atlas.env, "PYTHONFAULTHANDLER": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -96,13 +99,15 @@ class Night:
         """Start and kill; False where the process had ended before."""
         process = self.start()
         moment = self._chance.choice((self._some_time, self._some_requests, self._publishing))()
-        until = time.monotonic() + 120
+        until = time.monotonic() + PATIENCE_S
         while process.poll() is None and not moment() and time.monotonic() < until:
             time.sleep(0.002)
         stage = self._stage()
+        if time.monotonic() >= until:
+            process.send_signal(signal.SIGABRT)  # it says where it is
+            raise AssertionError(f"it does not go on: {stage}\n{process.communicate()[1]}")
         process.kill()
         _, err = process.communicate()
-        assert time.monotonic() < until, f"it does not go on: {stage}\n{err}"
         if process.returncode != -signal.SIGKILL:
             assert process.returncode == 4, err
             return False

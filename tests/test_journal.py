@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from pipeline import journal as module
 from pipeline.atlas import EVIDENCE_HEADERS, Reply, Request
 from pipeline.checkpoints import Checkpoint, CheckpointRef
-from pipeline.commits import unusable
+from pipeline.commits import Committer, unusable
 from pipeline.errors import JournalDamaged, OutputsUnwritable
 from pipeline.fetch import Item
 from pipeline.journal import Answered, Journal, Taken, Tally
@@ -557,6 +557,28 @@ def test_a_commit_that_failed_surfaces_everywhere_and_hangs_nobody(tmp_path: Pat
     for _ in range(2):
         with pytest.raises(OutputsUnwritable):
             promptly(journal.close)
+
+
+def test_a_commit_that_cannot_even_begin_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread lives: who waits for it is told, and what comes later is not lost in silence."""
+    journal = Journal(tmp_path / "a.journal")
+    take = Committer._take
+
+    def failing(committer: Committer, words: list[threading.Event]) -> object:
+        if take(committer, words):
+            raise MemoryError("no room")
+        return {}
+
+    monkeypatch.setattr(Committer, "_take", failing)
+    journal.record("checkpoint", REQUEST, reply(200), None)
+    with pytest.raises(OutputsUnwritable, match="no room"):
+        promptly(journal.flush)
+    with pytest.raises(OutputsUnwritable, match="no room"):
+        journal.record("checkpoint", REQUEST, reply(200), None)
+    with pytest.raises(OutputsUnwritable, match="no room"):
+        promptly(journal.close)
 
     assert not [each for each in threading.enumerate() if each.name == "journal"]
 

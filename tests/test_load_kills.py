@@ -121,6 +121,17 @@ def _told_to_stop_after(step: Any) -> None:
     step.run = running
 
 
+def told_to_stop_while_the_server_is_stuck() -> None:
+    """SIGTERM, while dlt waits for a server in a thread of its own."""
+    from dlt.destinations.impl.postgres.postgres import PostgresCsvCopyJob
+
+    def waiting(_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(600)
+
+    setattr(PostgresCsvCopyJob, "run", waiting)  # noqa: B010
+
+
 def broken_within_dlt() -> None:
     """A table that is not the staged one's."""
     from dlt.destinations.impl.postgres.postgres import PostgresCsvCopyJob

@@ -17,6 +17,7 @@ import pytest
 from psycopg2.extensions import parse_dsn
 
 from pipeline.errors import LoadRefused
+from pipeline.warehouse import connections, waiting
 from pipeline.warehouse import load as loading
 from pipeline.warehouse.statements import replace_slice
 from tests.durability import ROOT
@@ -119,6 +120,29 @@ def test_an_answer_to_the_commit_that_is_lost(url: str, between: Between, tmp_pa
     load(new, url)
     assert held(url) == wanted(new)
     assert schemas(url) == {"checkpoint_audit"}
+
+
+def test_an_answer_to_the_commit_that_does_not_come(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is cancelled in the end may be done all the same."""
+    rows = connections._Postgres._rows
+
+    def late(self: Any, statement: str, parameters: Any) -> Any:
+        found = rows(self, statement, parameters)
+        if statement == "COMMIT":
+            raise TimeoutError("no answer in time")
+        return found
+
+    monkeypatch.setattr(connections._Postgres, "_rows", late)
+    made = Made(tmp_path, SIZES)
+
+    with pytest.raises(LoadRefused, match="it is not known whether the run was loaded") as lost:
+        load(made, url)
+
+    assert "no answer in time" in str(lost.value)
+    assert "nothing was changed" not in str(lost.value) + lost.value.hint
+    assert held(url) == wanted(made)
 
 
 def check_known(error: LoadRefused) -> None:
@@ -291,6 +315,65 @@ def test_told_to_stop_while_the_server_is_silent(
         assert process.returncode == 128 + signal.SIGTERM, said
         assert "start the same command again" in said.splitlines()[-1]
     assert held(url) == wanted(old)
+
+
+def test_told_to_stop_while_dlt_waits_for_a_server(url: str, tmp_path: Path) -> None:
+    """Python would wait for dlt's threads in the end, and hear no signal any more."""
+    old = Made(tmp_path, SIZES)
+    load(old, url)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    new = Made(tmp_path, FEWER, started_at=NIGHT + HOUR)
+
+    ended = start(url, new, "told_to_stop_while_the_server_is_stuck", temporary)
+
+    assert ended.returncode == 128 + signal.SIGTERM, ended.stderr
+    assert "start the same command again" in ended.stderr.splitlines()[-1]
+    assert held(url) == wanted(old)
+    assert list(temporary.iterdir()) == []
+
+
+# --- waits without an end -----------------------------------------------------------------------
+
+
+def test_a_job_of_dlts_that_never_begins(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its worker raises before it begins is heard by nobody, and dlt waits for it."""
+    from dlt.load.load import Load
+
+    client = Load.get_destination_client
+
+    def failing(self: Load, *args: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError
+        return client(self, *args)
+
+    monkeypatch.setattr(Load, "get_destination_client", failing)
+    monkeypatch.setattr(waiting, "LONGEST_S", 10)
+
+    with pytest.raises(LoadRefused, match="the rows were not staged within") as refused:
+        load(Made(tmp_path, SIZES), url)
+
+    assert "load the run again" in refused.value.hint
+    assert schemas(url) == set()
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_statement_that_is_never_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LONGEST_S", 0.1)
+    answered = threading.Event()
+    given_up: list[waiting.Doing[bool]] = []
+
+    with pytest.raises(TimeoutError):
+        waiting.Stoppable().do(lambda: answered.wait(60), given_up.append)
+
+    assert len(given_up) == 1
+    answered.set()
+
+
+# --- what tests need ----------------------------------------------------------------------------
 
 
 @contextmanager

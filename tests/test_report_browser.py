@@ -1,5 +1,6 @@
 """The HTML page in a real browser: silent, offline, on a phone, in the dark, on paper, by keys."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -123,9 +124,12 @@ def chromium() -> str:
 
 @asynccontextmanager
 async def opened(file: Path, **context: Any) -> AsyncIterator[tuple[Page, list[str]]]:
-    """Open a file; gives the page, and whatever it said or asked for."""
+    """Open a file; gives the page, and whatever it said or asked for.
+
+    A browser that does not go on is given up: what is evaluated in a page has no limit of its own.
+    """
     heard: list[str] = []
-    async with async_playwright() as playwright:
+    async with asyncio.timeout(300), async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         page = await browser.new_page(**context)
         page.on("console", lambda message: heard.append(f"console: {message.text}"))

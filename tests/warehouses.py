@@ -111,7 +111,7 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     if url.startswith("duckdb://"):
         with duckdb.connect(url.removeprefix("duckdb://")) as file:
             return list(file.execute(statement).fetchall())
-    connection = psycopg2.connect(url)
+    connection = psycopg2.connect(url, options="-c statement_timeout=5min")
     try:
         with connection, connection.cursor() as cursor:
             cursor.execute(statement)

@@ -248,11 +248,12 @@ class _Postgres:
         try:
             self.rows("COMMIT")
         except LoadRefused as refused:
-            if not self._connection.closed:
+            was_answered = not isinstance(refused.__context__, TimeoutError)
+            if was_answered and not self._connection.closed:
                 raise
             raise LoadRefused(
-                "it is not known whether the run was loaded, for the connection was lost while it "
-                f"was committed: {refused}",
+                "it is not known whether the run was loaded, for there was no answer when it was "
+                f"committed: {refused}",
                 hint="load the run again: that is safe whether it was loaded or not",
             ) from None
 

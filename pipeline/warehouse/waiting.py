@@ -1,6 +1,5 @@
 """Lets signals be heard while a library waits in C, where Python hears none."""
 
-import math
 import signal
 import threading
 import time
@@ -12,6 +11,10 @@ from typing import Any, Generic, TypeVar
 
 #: What each thing that is left to do after a signal may take. Seconds.
 _LEFT_S = 10
+
+#: What anything may take that no time is set for: whoever starts a load every night, finds the one
+#: before it ended. Seconds.
+LONGEST_S = 6 * 3600
 
 #: How often who waits looks for signals. Seconds.
 _HEARS_S = 0.2
@@ -59,16 +62,38 @@ class Stoppable:
 
         Where a signal's handler raises meanwhile, `end` has to see to it that the work ends;
         without it the thread is left alone. Raises what the handler or the work raises, and
-        `TimeoutError` where a signal was heard before, and the work has taken too long.
+        `TimeoutError` where the work has taken too long.
         """
         doing = Doing(work)
         try:
             doing.begin()
-            return doing.result(_LEFT_S if self._is_stopping else math.inf)
+            return doing.result(_LEFT_S if self._is_stopping else LONGEST_S)
         except BaseException:
             if doing.is_under_way() and end is not None:
                 end(doing)
             raise
+
+
+@contextmanager
+def limited(error: Exception) -> Iterator[None]:
+    """Raise `error` where what is done in the context takes longer than anything may.
+
+    It is done in the main thread, and hears signals; in another one there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def give_up(_: int, __: FrameType | None) -> None:
+        raise error
+
+    found = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, found)
 
 
 class Doing(Generic[T]):

@@ -883,7 +883,7 @@ def test_a_disk_that_stalls_holds_up_the_asking(
     writes, pack = threading.Event(), journal._writer._pack
 
     def stalling(statement: str, rows: Sequence[Row]) -> Sequence[Row]:
-        assert writes.wait(timeout=10)
+        assert writes.wait(timeout=120)
         return pack(statement, rows)
 
     atlas = Atlas()

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.staging import Staging
 from pipeline.tables import LOADS, TABLES, Table
+from tests import postgres
 from tests.durability import ROOT
 
 NIGHT = datetime(2026, 11, 20, 3, tzinfo=UTC)
@@ -111,13 +111,7 @@ def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     if url.startswith("duckdb://"):
         with duckdb.connect(url.removeprefix("duckdb://")) as file:
             return list(file.execute(statement).fetchall())
-    connection = psycopg2.connect(url, options="-c statement_timeout=5min")
-    try:
-        with connection, connection.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
-    finally:
-        connection.close()
+    return postgres.query(url, statement)
 
 
 def held(url: str, schema: str = "checkpoint_audit") -> Rows:

@@ -26,7 +26,7 @@ from pipeline.tables import Table
 from pipeline.warehouse import tallies
 from pipeline.warehouse.connections import Connection, full_disk, said
 from pipeline.warehouse.statements import LOADED
-from pipeline.warehouse.waiting import LONGEST_S, limited
+from pipeline.warehouse.waiting import limited
 
 log = logging.getLogger(__name__)
 
@@ -129,14 +129,10 @@ def _load(
         )
         for content in contents
     ]
-    late = LoadRefused(
-        f"the rows were not staged within {LONGEST_S // 3600} hours",
-        hint="nothing was changed in the warehouse; see how it is, and load the run again",
-    )
     try:
         # dlt would wait for ever for a server that is silent, and for a job that never begins, as
         # where its worker fails before.
-        with limited(late):
+        with limited():
             pipeline.run(resources, loader_file_format=connection.file_format)
     except (DltException, OSError) as error:
         origin = _origin(error)

@@ -1,4 +1,4 @@
-"""Lets signals be heard while a library waits in C, where Python hears none."""
+"""Bounds how long a library may wait, and lets signals be heard while it does so in C."""
 
 import signal
 import threading
@@ -14,7 +14,7 @@ _LEFT_S = 10
 
 #: What anything may take that no time is set for: whoever starts a load every night, finds the one
 #: before it ended. Seconds.
-LONGEST_S = 6 * 3600
+_LONGEST_S = 6 * 3600
 
 #: How often who waits looks for signals. Seconds.
 _HEARS_S = 0.2
@@ -67,7 +67,7 @@ class Stoppable:
         doing = Doing(work)
         try:
             doing.begin()
-            return doing.result(_LEFT_S if self._is_stopping else LONGEST_S)
+            return doing.result(_LEFT_S if self._is_stopping else _LONGEST_S)
         except BaseException:
             if doing.is_under_way() and end is not None:
                 end(doing)
@@ -75,8 +75,8 @@ class Stoppable:
 
 
 @contextmanager
-def limited(error: Exception) -> Iterator[None]:
-    """Raise `error` where what is done in the context takes longer than anything may.
+def limited() -> Iterator[None]:
+    """Raise `TimeoutError` where what is done in the context takes longer than anything may.
 
     It is done in the main thread, and hears signals; in another one there is no limit.
     """
@@ -84,11 +84,11 @@ def limited(error: Exception) -> Iterator[None]:
         yield
         return
 
-    def give_up(_: int, __: FrameType | None) -> None:
-        raise error
+    def give_up(*_: object) -> None:
+        raise TimeoutError(f"not done in {_LONGEST_S / 3600:g} hours")
 
     found = signal.signal(signal.SIGALRM, give_up)
-    signal.setitimer(signal.ITIMER_REAL, LONGEST_S)
+    signal.setitimer(signal.ITIMER_REAL, _LONGEST_S)
     try:
         yield
     finally:
